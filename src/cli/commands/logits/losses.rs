@@ -1,5 +1,7 @@
 //! `mdlm logits --objective`: the loss of each position, of rows under noise that the input gives.
 
+use std::path::Path;
+
 use super::{Args, missing, network, read_tokens, rows_at_a_time, rows_of};
 use crate::cli::render::terminal::Terminal;
 use crate::diffusion::objective::{self, Given};
@@ -9,6 +11,7 @@ use crate::evaluate;
 use crate::manifest;
 use crate::model::Network;
 use crate::shapes::Shape;
+use crate::stages::trained::{MODEL_INFO, ModelInfo};
 use crate::weights::tensors::{Reader, Writer};
 
 /// Writes the logits and the losses of the input's rows.
@@ -88,25 +91,54 @@ pub(super) fn run(
     Ok(0)
 }
 
-/// Tokens of the vocabulary, and which of them is the mask.
+/// Tokens of the vocabulary, and which of them is the mask: the arguments, or else what `model.json` beside the weights says,
+/// or else the shape's tokens and the last of them.
 fn vocabulary(args: &Args, shape: &Shape) -> Result<(u32, u32)> {
     let most = shape.vocabulary as u32;
-    let vocabulary = args.vocabulary.unwrap_or(most);
+    let model = match (args.vocabulary, args.mask) {
+        (Some(_), Some(_)) => None,
+        _ => model_beside(&args.checkpoint)?,
+    };
+    let known = model.as_ref();
+    let vocabulary = args.vocabulary.or(known.map(|model| model.vocabulary));
+    let vocabulary = vocabulary.unwrap_or(most);
     if !(2..=most).contains(&vocabulary) {
+        let what = if args.vocabulary.is_some() {
+            "`--vocabulary` is"
+        } else {
+            "the vocabulary of `model.json` is"
+        };
         return Err(Error::input(format!(
-            "`--vocabulary` is {vocabulary}: shape `{}` takes 2 to {most} tokens",
+            "{what} {vocabulary}: shape `{}` takes 2 to {most} tokens",
             shape.name
         ))
         .hint("give the number of the tokenizer's tokens, the mask included"));
     }
-    let mask = args.mask.unwrap_or(vocabulary - 1);
+    let mask = args.mask.or(known.map(|model| model.special.mask));
+    let mask = mask.unwrap_or(vocabulary - 1);
     if mask >= vocabulary {
+        let what = if args.mask.is_some() {
+            "`--mask` is"
+        } else {
+            "the mask of `model.json` is"
+        };
         return Err(Error::input(format!(
-            "`--mask` is {mask}: the vocabulary has tokens 0 to {}",
+            "{what} {mask}: the vocabulary has tokens 0 to {}",
             vocabulary - 1
         )));
     }
     Ok((vocabulary, mask))
+}
+
+/// What `model.json` says of the weights that it lies beside; nothing where there is none.
+fn model_beside(checkpoint: &Path) -> Result<Option<ModelInfo>> {
+    let folder = checkpoint.parent().unwrap_or(Path::new(""));
+    if !folder.join(MODEL_INFO).is_file() {
+        return Ok(None);
+    }
+    let read = ModelInfo::open(folder);
+    read.map(Some)
+        .map_err(|error| error.hint("give `--vocabulary` and `--mask`: the file is then not read"))
 }
 
 /// The input file, and what its tokens mean.
@@ -282,5 +314,53 @@ impl RowChunk {
             }
         }
         Ok((logits, losses))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vocabulary_is_that_of_the_model_file_beside_the_weights_unless_it_is_given() {
+        let folder = tempfile::tempdir().unwrap();
+        let shape = Shape::find("nano").unwrap();
+        let most = shape.vocabulary as u32;
+        let of = |vocabulary, mask| {
+            let args = Args {
+                checkpoint: folder.path().join("ema.safetensors"),
+                shape: shape.name.to_owned(),
+                input: "in".into(),
+                output: "out".into(),
+                objective: Some("ar".to_owned()),
+                vocabulary,
+                mask,
+                device: None,
+            };
+            super::vocabulary(&args, shape).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(None, None), Ok((most, most - 1)));
+        let write = |vocabulary: u32| {
+            let model = serde_json::json!({
+                "shape": shape.name, "vocabulary": vocabulary, "length": shape.length, "wrap": true,
+                "special": { "bos": 0, "eos": 1, "pad": 2, "mask": 3 }, "tokenizer_digest": "",
+                "objective": { "kind": "ar" }, "steps": 1, "seed": 1,
+            });
+            std::fs::write(folder.path().join(MODEL_INFO), model.to_string()).unwrap();
+        };
+        write(500);
+        assert_eq!(of(None, None), Ok((500, 3)));
+        assert_eq!(of(None, Some(7)), Ok((500, 7)));
+        assert_eq!(of(Some(40), None), Ok((40, 3)));
+        assert_eq!(of(Some(40), Some(7)), Ok((40, 7)));
+        write(most + 1);
+        assert!(
+            of(None, None)
+                .unwrap_err()
+                .starts_with("the vocabulary of `model.json` is")
+        );
+        std::fs::write(folder.path().join(MODEL_INFO), "{").unwrap();
+        assert!(of(None, None).unwrap_err().contains(MODEL_INFO));
+        assert_eq!(of(Some(40), Some(7)), Ok((40, 7)));
     }
 }

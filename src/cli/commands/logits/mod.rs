@@ -63,10 +63,11 @@ pub struct Args {
     /// Also compute the loss of this objective: a kind (see `mdlm objectives`), or an object as in a manifest
     #[arg(long, value_name = "OBJECTIVE")]
     pub objective: Option<String>,
-    /// Tokens of the vocabulary, the mask included; default: the shape's
+    /// Tokens of the vocabulary, the mask included; default: that of `model.json` beside the weights, or the shape's
     #[arg(long, value_name = "N", requires = "objective")]
     pub vocabulary: Option<u32>,
-    /// Id of the mask token; default: the last of the vocabulary
+    /// Id of the mask token; default: that of `model.json` beside the weights, or the last of the
+    /// vocabulary
     #[arg(long, value_name = "ID", requires = "objective")]
     pub mask: Option<u32>,
     /// Where to compute: auto, cpu or cuda
