@@ -122,8 +122,8 @@ pub struct MdlmObjective {
     /// Default: the MDLM authors' configuration (arXiv 2406.07524).
     #[serde(default)]
     pub noise: Noise,
-    /// ε, the smallest diffusion time that is drawn: t = ε + (1 − ε) u, u uniform. Default: the MDLM authors'
-    /// configuration (`sampling_eps`, arXiv 2406.07524).
+    /// ε, the smallest diffusion time that is drawn: t = ε + (1 − ε) u, u uniform. Only without `steps`. Default: the MDLM
+    /// authors' configuration (`sampling_eps`, arXiv 2406.07524).
     #[serde(default = "default_sampling_epsilon")]
     #[schemars(range(min = 1e-6, max = 0.5))]
     #[schemars(title = "Smallest time")]

@@ -7,7 +7,8 @@ use crate::manifest::fault::{Code, Draft, quoted};
 use crate::manifest::fit::Misfit;
 use crate::manifest::instance::written;
 use crate::manifest::{
-    DEFAULT_D3PM_STEPS, MdlmObjective, MlmObjective, Noise, Objective, SeddObjective, Times, Weighting,
+    DEFAULT_D3PM_STEPS, DEFAULT_SAMPLING_EPSILON, MdlmObjective, MlmObjective, Noise, Objective,
+    SeddObjective, Times, Weighting,
 };
 
 /// Shares are compared to one part in so many: a sum of decimals such as 0.7 + 0.3 is off by its last bits.
@@ -92,6 +93,22 @@ fn mdlm(entry: &StageEntry<'_>, objective: &Objective, settings: &MdlmObjective,
                 .hint("leave `times` out, or leave `steps` out for continuous time")
                 .related(entry.span("objective/steps"), "discrete time"),
         });
+    }
+    // What is written and equal to the default has always been accepted.
+    #[expect(clippy::float_cmp, reason = "the default itself")]
+    let is_other = settings.sampling_epsilon != DEFAULT_SAMPLING_EPSILON;
+    if is_other && settings.steps.is_some() {
+        faults.push(
+            entry
+                .fault(
+                    Code::Objective,
+                    "objective/sampling_epsilon",
+                    "`sampling_epsilon` is the smallest continuous time, but time is discrete here",
+                )
+                .expected("`sampling_epsilon` only without `steps`")
+                .hint("leave `sampling_epsilon` out")
+                .related(entry.span("objective/steps"), "discrete time"),
+        );
     }
     if let Times::Clipped(limits) = settings.times
         && limits.low >= limits.high
@@ -423,6 +440,19 @@ mod tests {
                 "discrete time",
                 "leave `times` out, or leave `steps` out for continuous time",
             ]],
+        );
+        of_objective(
+            json!({ "kind": "mdlm", "steps": 50, "sampling_epsilon": 0.01 }),
+            &[[
+                "model/objective/sampling_epsilon",
+                "`sampling_epsilon` is the smallest continuous time, but time is discrete here",
+                "discrete time",
+                "leave `sampling_epsilon` out",
+            ]],
+        );
+        of_objective(
+            json!({ "kind": "mdlm", "steps": 50, "sampling_epsilon": 0.001 }),
+            &[],
         );
         of_objective(
             json!({ "kind": "mdlm", "zero_masking": false, "times": { "kind": "bell" } }),
