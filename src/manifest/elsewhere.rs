@@ -544,6 +544,29 @@ fn other_tokenize_stage<'t>(tree: &'t Node, stage: &str) -> Option<&'t str> {
     Some(&other.key)
 }
 
+/// The way out where `steps` of an objective or an evaluation is 0, which other programs take for continuous time.
+pub(super) fn continuous_time(tree: &Node, pointer: &str) -> Option<&'static str> {
+    let tokens: Vec<_> = pointer_tokens(pointer).collect();
+    let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+    let kind_of = |object: &str| tree.at(object)?.member("kind")?.value.as_str();
+    match tokens.as_slice() {
+        ["stages", name, "steps"] => (kind_of(&pointer_join("/stages", name)) == Some("evaluate"))
+            .then_some("leave `steps` out for continuous time, or for the `steps` of the model's objective"),
+        ["stages", _, "objective", "steps"] => match kind_of(pointer.strip_suffix("/steps")?) {
+            Some("d3pm") => Some("`d3pm` has no continuous time: leave `steps` out for its default"),
+            _ => Some("leave `steps` out for continuous time"),
+        },
+        _ => None,
+    }
+}
+
+/// The way out where an estimator is asked for the number of the published code.
+pub(super) fn published_estimator(pointer: &str, written: &str) -> Option<&'static str> {
+    let is_published = ["authors", "mdlm", "paper", "published"].contains(&written);
+    (pointer.ends_with("/estimator") && is_published)
+        .then_some("leave `estimator` out and write `\"bound\": \"published\"`, the published number")
+}
+
 /// The object to write where a tokenizer or a detokenizer is called by a name alone.
 pub(super) fn object_to_write(tree: &Node, pointer: &str) -> Option<String> {
     let tokens: Vec<_> = pointer_tokens(pointer).collect();
@@ -855,5 +878,46 @@ mod tests {
             let invented = hints.iter().any(|hint| hint.contains("OWNER/published"));
             assert!(!invented, "{tokenizer}: {hints:?}");
         }
+    }
+
+    #[test]
+    fn hints_for_continuous_time_and_for_the_published_number_name_the_field() {
+        let hint = |objective: Value, evaluate: Value| {
+            let mut bound = json!({ "kind": "evaluate", "model": "model", "data": "rows" });
+            let settings = evaluate.as_object().unwrap().clone();
+            bound.as_object_mut().unwrap().extend(settings);
+            let manifest = json!({ "name": "x", "seed": 1, "stages": {
+                "text": { "kind": "source", "input": { "kind": "files", "files": ["a.txt"] } },
+                "tokens": { "kind": "tokenize", "from": "text", "tokenizer": { "kind": "characters" } },
+                "rows": { "kind": "pack", "from": "tokens", "length": 32, "validation": 0.1 },
+                "model": {
+                    "kind": "train", "from": "rows", "shape": "nano", "steps": 9000, "objective": objective,
+                },
+                "bound": bound,
+            } });
+            let bytes = manifest.to_string().into_bytes();
+            let faults = Manifest::from_bytes("x.json", bytes, &[]).unwrap_err();
+            faults.list[0].hint.clone().unwrap_or_default()
+        };
+        let mdlm = json!({ "kind": "mdlm" });
+        let none = json!({});
+        let of_zero = |kind: &str| hint(json!({ "kind": kind, "steps": 0 }), none.clone());
+        assert_eq!(of_zero("mdlm"), "leave `steps` out for continuous time");
+        assert_eq!(
+            of_zero("d3pm"),
+            "`d3pm` has no continuous time: leave `steps` out for its default"
+        );
+        assert_eq!(
+            hint(mdlm.clone(), json!({ "steps": 0 })),
+            "leave `steps` out for continuous time, or for the `steps` of the model's objective"
+        );
+        assert_eq!(
+            hint(json!({ "kind": "mdlm", "steps": 2_000_000 }), none.clone()),
+            ""
+        );
+        assert_eq!(
+            hint(mdlm, json!({ "estimator": "authors" })),
+            "leave `estimator` out and write `\"bound\": \"published\"`, the published number"
+        );
     }
 }

@@ -10,7 +10,10 @@ use jsonschema::error::ValidationErrorKind as Kind;
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
-use super::elsewhere::{SYNONYMS, elsewhere, kinds_meant, missing_of_tokenizer, object_to_write, of_authors};
+use super::elsewhere::{
+    SYNONYMS, continuous_time, elsewhere, kinds_meant, missing_of_tokenizer, object_to_write, of_authors,
+    published_estimator,
+};
 use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, shortened, suggestion};
 use super::instance::SIGN;
 use super::json::{Node, Span, pointer_join, pointer_tokens};
@@ -414,7 +417,10 @@ impl Wording<'_> {
                     None if spelling::is_nothing(written) => draft
                         .expected(expected)
                         .hint("leave the field out to use its default (with `--set`, write `null`)"),
-                    hint => draft.expected(expected).maybe_hint(hint),
+                    hint => {
+                        let published = published_estimator(path, written).map(str::to_owned);
+                        draft.expected(expected).maybe_hint(published.or(hint))
+                    }
                 });
             }
             Kind::Type { .. } => self.drafts.push(
@@ -427,8 +433,11 @@ impl Wording<'_> {
             | Kind::ExclusiveMaximum { .. } => {
                 let low = matches!(finding.kind, Kind::Minimum { .. } | Kind::ExclusiveMinimum { .. });
                 let size = if low { "small" } else { "large" };
+                let hint = (json == 0).then(|| continuous_time(self.tree, path));
                 self.drafts.push(
-                    draft(Code::OutOfRange, format!("{} is too {size}", number(&json))).expected(expected),
+                    draft(Code::OutOfRange, format!("{} is too {size}", number(&json)))
+                        .expected(expected)
+                        .maybe_hint(hint.flatten().map(str::to_owned)),
                 );
             }
             Kind::MinLength { .. } | Kind::MinItems { .. } | Kind::MinProperties { .. } => {

@@ -276,8 +276,8 @@ fn fitting<'a>(stage: &str, objective: &'a Objective) -> Result<&'a MdlmObjectiv
     };
     Err(
         Error::input(format!("the objective of `{stage}` is {what}")).hint(
-            "`times` and `weighting` belong to the objective `mdlm` in continuous time (without `steps`): name a \
-             stage that is trained with it",
+            "distributions of times, which are compared here, belong to the objective `mdlm` in continuous time \
+             (without `steps`): name a stage that is trained with it",
         ),
     )
 }
