@@ -27,6 +27,10 @@ pub struct Masking {
 
 impl Masking {
     /// u: a training row's place among the times, uniform on [0, 1).
+    ///
+    /// DIFFERENCE: low-discrepancy times are spread over the whole batch. The published code (`mdlm`, `diffusion.py`
+    /// 800–808) spreads them over the rows of one device at a time, and draws the same times and masks on every rank, as all
+    /// ranks have one seed: the expectation is the same, the variance larger.
     #[must_use]
     pub fn place(&self, index: RowIndex) -> f64 {
         let u = Random::new(self.seed, Stream::Time).uniform(index.step, index.row, 0);
