@@ -501,14 +501,16 @@ fn text(found: &Evaluation) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn evaluation_text_states_quantity_unit_and_interval() {
-        let interval = Interval {
-            value: 1.0,
-            low: Some(0.9),
-            high: Some(1.1),
-        };
-        let found = Evaluation {
+    const INTERVAL: Interval = Interval {
+        value: 1.0,
+        low: Some(0.9),
+        high: Some(1.1),
+    };
+
+    /// The evaluation of an any-order bound.
+    fn evaluation() -> Evaluation {
+        let interval = INTERVAL;
+        Evaluation {
             model: None,
             tokenizer: None,
             split: Split::Validation,
@@ -535,7 +537,12 @@ mod tests {
             normalized: false,
             entropy_bits_per_byte: Some(0.7),
             padding_excluded: true,
-        };
+        }
+    }
+
+    #[test]
+    fn evaluation_text_states_quantity_unit_and_interval() {
+        let (interval, found) = (INTERVAL, evaluation());
         insta::assert_snapshot!(text(&found), @r"
         # Bound on the validation split
 
@@ -580,32 +587,6 @@ mod tests {
             "{padded}"
         );
         assert!(!padded.contains("bounds"), "{padded}");
-        // A pseudo-likelihood is nowhere called a perplexity, a bound, or a number of bits.
-        let pseudo = Evaluation {
-            estimator: Estimator::Pseudo,
-            bits_per_byte: None,
-            lost_bits_per_byte: 0.25,
-            normalized: true,
-            ..found.clone()
-        };
-        let of_positions = Evaluation {
-            unit: Unit::Position,
-            nats_per_token_of_text: Some(interval),
-            perplexity_per_token_of_text: Some(interval),
-            padding_excluded: false,
-            ..pseudo.clone()
-        };
-        for (found, whole) in [
-            (pseudo, "the text given its length"),
-            (of_positions, "the whole record"),
-        ] {
-            let text = text(&found);
-            assert!(text.contains(&format!("the number is that of {whole}")), "{text}");
-            assert!(text.contains("| pseudo-perplexity per token of text |"), "{text}");
-            for wrong in ["| perplexity", " perplexities", "bounds", "bits per byte"] {
-                assert!(!text.contains(wrong), "{wrong}: {text}");
-            }
-        }
         assert_eq!(bits(&found).unwrap(), "0.7213 ± 0.0721");
         let lossy = Evaluation {
             lost_bits_per_byte: 0.25,
@@ -623,6 +604,36 @@ mod tests {
             "they are not a bound on the original text",
         ] {
             assert!(text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn pseudo_likelihoods_are_called_neither_perplexities_nor_bounds_nor_bits() {
+        let pseudo = Evaluation {
+            estimator: Estimator::Pseudo,
+            bits_per_byte: None,
+            lost_bits_per_byte: 0.25,
+            normalized: true,
+            entropy_bits_per_byte: None,
+            ..evaluation()
+        };
+        let of_positions = Evaluation {
+            unit: Unit::Position,
+            nats_per_token_of_text: Some(INTERVAL),
+            perplexity_per_token_of_text: Some(INTERVAL),
+            padding_excluded: false,
+            ..pseudo.clone()
+        };
+        for (found, whole) in [
+            (pseudo, "the text given its length"),
+            (of_positions, "the whole record"),
+        ] {
+            let text = text(&found);
+            assert!(text.contains(&format!("the number is that of {whole}")), "{text}");
+            assert!(text.contains("| pseudo-perplexity per token of text |"), "{text}");
+            for wrong in ["| perplexity", " perplexities", "bounds", "bits per byte"] {
+                assert!(!text.contains(wrong), "{wrong}: {text}");
+            }
         }
     }
 }

@@ -95,7 +95,6 @@ fn mdlm(entry: &StageEntry<'_>, objective: &Objective, settings: &MdlmObjective,
         });
     }
     // What is written and equal to the default has always been accepted.
-    #[expect(clippy::float_cmp, reason = "the default itself")]
     let is_other = settings.sampling_epsilon != DEFAULT_SAMPLING_EPSILON;
     if is_other && settings.steps.is_some() {
         faults.push(
