@@ -9,16 +9,17 @@
 //!
 //! | layer | modules | purpose |
 //! |---|---|---|
-//! | 9 | `main` | parse, call, exit code |
-//! | 8 | [`cli`] | `commands`, one file or folder each, none of which imports another; `args` and `render`, which they share |
-//! | 7 | [`executor`] | runs a plan: look up, lock, run, commit, emit events |
-//! | 6 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; measurements of time and memory |
-//! | 5 | [`stages`] | one file per stage kind: config + inputs → artifact |
-//! | 4 | [`train`], [`evaluate`], [`sample`], [`remote`] | the training loop, AdamW, EMA; bounds and perplexity; samplers; artifacts shared between machines |
-//! | 3 | [`system`], [`weights`] | the machine: GPUs, their locks and self-tests, variables, kept files; weights on disk |
-//! | 2 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objectives; the DiT and the plain transformer |
-//! | 1 | [`manifest`], [`store`], [`event`], [`kernels`] | the manifest as written; artifacts; events of a run; tensor operations |
-//! | 0 | [`disk`], [`error`], [`memory`], [`numbers`], [`plural`], [`precision`], [`rng`], [`shapes`] | durable names of files; the one error type; the allocator's settings; numbers, sizes and intervals as texts; counts with their nouns; the precisions of training; counter-based random streams; the table of compiled shapes |
+//! | 10 | `main` | parse, call, exit code |
+//! | 9 | [`cli`] | `commands`, one file or folder each, none of which imports another; `args` and `render`, which they share |
+//! | 8 | [`executor`] | runs a plan: look up, lock, run, commit, emit events |
+//! | 7 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; measurements of time and memory |
+//! | 6 | [`stages`] | one file per stage kind: config + inputs → artifact |
+//! | 5 | [`train`], [`evaluate`], [`sample`], [`remote`] | the training loop, AdamW, EMA; bounds and perplexity; samplers; artifacts shared between machines |
+//! | 4 | [`system`], [`weights`] | the machine: GPUs, their locks and self-tests, variables, kept files; weights on disk |
+//! | 3 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objectives; the DiT and the plain transformer |
+//! | 2 | [`manifest`], [`store`], [`event`], [`kernels`] | the manifest as written; artifacts; events of a run; tensor operations |
+//! | 1 | [`disk`], [`numbers`] | durable names of files; numbers, sizes and intervals as texts |
+//! | 0 | [`error`], [`memory`], [`plural`], [`precision`], [`rng`], [`shapes`] | the one error type; the allocator's settings; counts with their nouns; the precisions of training; counter-based random streams; the table of compiled shapes |
 //!
 //! # Invariants
 //!

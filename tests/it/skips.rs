@@ -143,8 +143,12 @@ fn ci_requires_names_that_tests_ask_for() {
 #[test]
 fn skips_of_the_gpu_script_name_tests() {
     let script = fs::read_to_string(root().join("tests/peers/gpu.sh")).unwrap();
-    let tests =
-        ["tests/gpu.rs", "src/model/tests.rs"].map(|path| fs::read_to_string(root().join(path)).unwrap());
+    let of_networks = fs::read_dir(root().join("src/model/tests")).unwrap();
+    let tests: Vec<String> = of_networks
+        .map(|entry| entry.unwrap().path())
+        .chain([root().join("tests/gpu.rs")])
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
     let list = Regex::new(r"(?:filter|small)=\(([a-z_ ]+)\)").unwrap();
     let filters: Vec<&str> = list
         .captures_iter(&script)

@@ -279,7 +279,11 @@ fn schema_accepts_sweeps_and_refuses_broken_ones() {
     let schema = jsonschema::draft202012::new(mdlm::manifest::schema()).unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for entry in fs::read_dir(root.join("pipelines")).unwrap() {
-        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let text = fs::read_to_string(path).unwrap();
         let errors: Vec<_> = schema
             .iter_errors(&serde_json::from_str(&text).unwrap())
             .map(|error| error.to_string())
