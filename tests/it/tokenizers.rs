@@ -153,7 +153,10 @@ fn plan_of_shipped_manifests_needs_no_data_and_no_network() {
     let mut planned = 0;
     for entry in fs::read_dir("pipelines").unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        if !name.ends_with(".json") {
+        if Path::new(&name)
+            .extension()
+            .is_none_or(|extension| extension != "json")
+        {
             continue;
         }
         let output = mdlm()

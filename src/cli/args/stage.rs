@@ -32,11 +32,17 @@ pub fn one(project: &Project, stage: &str) -> Result<()> {
 }
 
 /// The record of a stage that has run for the present manifest.
+///
+/// # Errors
+/// The errors of [`find_lacking`].
 pub fn find(project: &Project, stage: &str) -> Result<Record> {
     find_lacking(project, stage).map(|(record, _)| record)
 }
 
 /// The same, with what its artifact lacks of what is asked for.
+///
+/// # Errors
+/// The name is that of a sweep, planning fails, the stage has not run, or its files are not in the store.
 pub fn find_lacking(project: &Project, stage: &str) -> Result<(Record, Option<String>)> {
     one(project, stage)?;
     let selection = Selection {

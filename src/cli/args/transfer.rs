@@ -64,6 +64,7 @@ pub struct Work {
 
 impl Args {
     /// What is asked for.
+    #[must_use]
     pub fn selection(&self) -> Selection {
         Selection {
             targets: self.stages.clone(),

@@ -71,6 +71,7 @@ pub fn find<T: Named>(name: &str) -> Result<&'static T> {
 }
 
 /// The list of all.
+#[must_use]
 pub fn list<T: Named>() -> String {
     let entries = T::all()
         .iter()
@@ -82,6 +83,7 @@ pub fn list<T: Named>() -> String {
 pub const LABEL: usize = 12;
 
 /// A line of a description, wrapped under itself.
+#[must_use]
 pub fn entry(label: &str, text: &str) -> String {
     const INDENT: usize = LABEL + 2;
     let mut out = String::new();

@@ -212,10 +212,10 @@ fn show_objectives<T: AsRef<Row> + AsMut<Row>>(rows: &mut [T]) {
     let column = column.map_or(OBJECTIVE, String::as_str).to_owned();
     for row in rows {
         let row = row.as_mut();
-        if let Some(kind) = row.trained_for().map(Value::from) {
-            if stated(row, &column).is_none() {
-                row.point.shift_insert(0, column.clone(), kind);
-            }
+        if let Some(kind) = row.trained_for().map(Value::from)
+            && stated(row, &column).is_none()
+        {
+            row.point.shift_insert(0, column.clone(), kind);
         }
     }
 }

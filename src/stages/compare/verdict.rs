@@ -257,14 +257,29 @@ enum Apart {
 /// What the results of two settings say of each other.
 struct Decided {
     apart: Apart,
-    /// Whether means over seeds decided it; else the intervals of results.
-    by_means: bool,
-    /// Whether their results were paired by seeds.
-    paired: bool,
-    /// Whether they were paired by the rows of the text.
+    basis: Basis,
+    /// Whether their results were paired by the rows of the text.
     by_row: bool,
-    /// Whether their trainings differ, and one of them has a single seed of training.
-    one_seed: bool,
+}
+
+/// What decides whether two settings are apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Basis {
+    /// Means over seeds.
+    Means {
+        /// Whether their results were paired by seeds.
+        paired: bool,
+    },
+    /// The intervals of results.
+    Results,
+    /// The intervals of results, where trainings differ and one setting has a single seed of training.
+    OneSeed,
+}
+
+impl Basis {
+    fn is_means(self) -> bool {
+        matches!(self, Self::Means { .. })
+    }
 }
 
 /// A result of a setting.
@@ -319,7 +334,15 @@ impl Decided {
             })
             .collect();
         let pairs = pairs.filter(|_| by_means && a.len() == b.len());
-        let paired = pairs.is_some();
+        let basis = if one_seed {
+            Basis::OneSeed
+        } else if by_means {
+            Basis::Means {
+                paired: pairs.is_some(),
+            }
+        } else {
+            Basis::Results
+        };
         let difference = match pairs {
             Some(pairs) => {
                 let (differences, seeds): (Vec<f64>, Vec<_>) = pairs.into_iter().unzip();
@@ -349,10 +372,8 @@ impl Decided {
         };
         Self {
             apart,
-            by_means,
-            paired,
+            basis,
             by_row: by_row.is_some(),
-            one_seed,
         }
     }
 }
@@ -410,15 +431,15 @@ fn differences(others: usize, at_most: usize, at_least: usize) -> Option<String>
 /// How it is decided what is apart.
 fn how(decided: &[(usize, Decided)]) -> String {
     let count = |of: &dyn Fn(&Decided) -> bool| decided.iter().filter(|(_, decided)| of(decided)).count();
-    let means = count(&|decided| decided.by_means);
+    let means = count(&|decided| decided.basis.is_means());
     let mut how = Vec::new();
     if means > 0 {
-        let pairs = match count(&|decided| decided.paired) {
+        let pairs = match count(&|decided| decided.basis == Basis::Means { paired: true }) {
             0 => "",
             all if all == means => ", paired by seed,",
             _ => ", paired by seed where both have the same seeds,",
         };
-        let evaluated = match count(&|decided| decided.by_means && decided.by_row) {
+        let evaluated = match count(&|decided| decided.basis.is_means() && decided.by_row) {
             0 => "the 95% intervals of their results do not overlap on average",
             all if all == means => "so does that of their difference row by row of the text",
             _ => {
@@ -431,7 +452,7 @@ fn how(decided: &[(usize, Decided)]) -> String {
         ));
     }
     if means < decided.len() {
-        let evaluated = match count(&|decided| !decided.by_means && decided.by_row) {
+        let evaluated = match count(&|decided| !decided.basis.is_means() && decided.by_row) {
             0 => "their 95% intervals do not overlap",
             all if all == decided.len() - means => {
                 "the 95% interval of their difference, row by row of the text, leaves out 0"
@@ -443,7 +464,7 @@ fn how(decided: &[(usize, Decided)]) -> String {
         };
         how.push(format!("results differ clearly where {evaluated}"));
     }
-    if count(&|decided| decided.one_seed) > 0 {
+    if count(&|decided| decided.basis == Basis::OneSeed) > 0 {
         how.push(
             "with one seed of training, the intervals cover the evaluation alone, not the effect of another seed"
                 .to_owned(),

@@ -55,7 +55,7 @@ impl Modules {
         while let Some((path, file)) = open.pop() {
             modules.scan(&path, &file, &by_path[&*file].tokens);
             for child in &modules.0[&path].children {
-                let below = [&path[..], &[child.clone()]].concat();
+                let below = [&path[..], std::slice::from_ref(child)].concat();
                 if modules.0.contains_key(&below) {
                     continue;
                 }

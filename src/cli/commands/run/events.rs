@@ -12,7 +12,7 @@ pub struct EventLines;
 
 impl EventLines {
     /// Writes the error that ends the process.
-    pub fn failed(&self, error: &Error) {
+    pub fn failed(error: &Error) {
         write(&Message::of(error));
     }
 }

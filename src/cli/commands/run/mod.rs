@@ -207,7 +207,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         // The scheduler prints the error.
         return Ok(ran.map_or_else(
             |error| {
-                EventLines.failed(&error);
+                EventLines::failed(&error);
                 exit_code(&error)
             },
             |()| 0,

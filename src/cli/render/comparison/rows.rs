@@ -124,6 +124,9 @@ fn shown(loaded: &Loaded, store: &Store, plan: &Plan, place: usize, setting: Set
 
 /// The settings of a stage and of all that it needs, by the names of stages: `model.learning_rate`. The only one of its
 /// kind is `called` what the first such stage was: one that has another name in another manifest differs by that in nothing.
+///
+/// # Errors
+/// A bug: settings always have a JSON form.
 pub fn all_settings(
     loaded: &Loaded,
     plan: &Plan,
@@ -239,6 +242,7 @@ fn short<'a>(label: &'a str, all: &[String]) -> &'a str {
 }
 
 /// A table for each kind of stage, in order: stages of one kind measure the same.
+#[must_use]
 pub fn by_kind(rows: Vec<Shown>, sort: Option<Metric>) -> Vec<Table> {
     let mut tables: Vec<Vec<Shown>> = Vec::new();
     for row in rows {

@@ -106,13 +106,7 @@ pub fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String) -> String {
         Some(_) => cell.to_owned(),
     }));
     let mut notes = Vec::new();
-    if !same.is_empty() {
-        let same: Vec<_> = same
-            .iter()
-            .map(|column| format!("{} {}", column.label, shortened(&column.cell(&all[0].point))))
-            .collect();
-        notes.push(format!("the same in all: {}", same.join(", ")));
-    }
+    notes.extend(same_in_all(&same, &all));
     notes.extend(verdict.filter(|_| groups.is_none()));
     notes.extend(remarks(&all));
     // The table of means may have had room for it.
@@ -131,6 +125,16 @@ pub fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String) -> String {
         push_differences(&mut text, &differences, paint);
     }
     text
+}
+
+/// Lists the fields with one value in all rows; nothing where there are none.
+fn same_in_all(same: &[Column], rows: &[&Row]) -> Option<String> {
+    let point = &rows.first()?.point;
+    let same: Vec<_> = same
+        .iter()
+        .map(|column| format!("{} {}", column.label, shortened(&column.cell(point))))
+        .collect();
+    (!same.is_empty()).then(|| format!("the same in all: {}", same.join(", ")))
 }
 
 /// Appends the differences from the first: their sentence and their table.
