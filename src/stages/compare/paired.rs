@@ -193,6 +193,26 @@ mod tests {
     }
 
     #[test]
+    fn differences_row_by_row_name_a_result_without_settings_the_defaults() {
+        let of = |point: serde_json::Value, bits: f64| Row {
+            losses: Some(losses(bits, "text")),
+            ..row(None, &point, Some((bits, 0.5)))
+        };
+        let rows = vec![
+            of(json!({ "carry_over": null }), 1.25),
+            of(json!({ "carry_over": false }), 1.0),
+        ];
+        let found = Comparison::of(rows, None);
+        let all: Vec<&Row> = found.rows.iter().collect();
+        let (sentence, cells) = shown(&all, None, Metric::BitsPerByte, &found.differences).unwrap();
+        assert!(
+            sentence.starts_with("Difference from carry_over false in"),
+            "{sentence}"
+        );
+        assert_eq!(cells[1], ["the defaults", "0.2500 ± 0.0000"]);
+    }
+
+    #[test]
     fn differences_row_by_row_are_of_likelihoods() {
         let found = Comparison::of(
             vec![result("b", 1.25, "text"), result("a", 1.0, "text")],

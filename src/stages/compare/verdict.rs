@@ -219,7 +219,8 @@ pub(super) fn titles<'a>(rows: &'a [&'a Row], groups: Option<&'a [Group]>) -> im
             Some(groups) => (&groups[place].name, &groups[place].point),
         };
         match title(name.as_deref().filter(|_| named), point, &differ) {
-            none if none.is_empty() => "the first".to_owned(),
+            none if none.is_empty() && place == 0 => "the first".to_owned(),
+            none if none.is_empty() => "the defaults".to_owned(),
             title => title,
         }
     }
