@@ -252,3 +252,37 @@ fn branches(group: &[String]) -> Vec<&[String]> {
     });
     parts.filter(|part| !part.is_empty()).collect()
 }
+
+/// Whether a file is the module above another: its folder's `mod.rs`, or `x.rs` of a file in `x/`.
+pub fn is_above(file: &str, other: &str) -> bool {
+    let folder = match file.strip_suffix("mod.rs") {
+        Some(folder) => folder.to_owned(),
+        None if file == "lib.rs" => String::new(),
+        None => format!("{}/", file.trim_end_matches(".rs")),
+    };
+    file != other && other.starts_with(&folder)
+}
+
+/// The circles among files that import each other: each with all its files.
+pub fn circles(imports: &Imports) -> Vec<BTreeSet<&str>> {
+    let mut reached: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (from, to) in imports.keys() {
+        reached.entry(from).or_default().insert(to);
+    }
+    let direct = reached.clone();
+    for all in reached.values_mut() {
+        let mut open: Vec<_> = all.iter().copied().collect();
+        while let Some(file) = open.pop() {
+            let further = direct.get(file).into_iter().flatten();
+            open.extend(further.filter(|file| all.insert(file)));
+        }
+    }
+    let mut circles: Vec<BTreeSet<&str>> = vec![];
+    for (file, all) in &reached {
+        if all.contains(file) && !circles.iter().any(|circle| circle.contains(file)) {
+            let back = |other: &&&str| reached.get(**other).is_some_and(|all| all.contains(file));
+            circles.push(all.iter().filter(back).copied().collect());
+        }
+    }
+    circles
+}

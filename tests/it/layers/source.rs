@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 pub struct Source {
     /// Its path below `src/`, with `/`.
     pub path: String,
+    /// Lines of the file, tests and comments included.
+    pub lines: usize,
     /// Names and punctuation, in order; a literal with quotes is `""`.
     pub tokens: Vec<String>,
 }
@@ -16,6 +18,7 @@ impl Source {
     pub fn of(path: &str, text: &str) -> Self {
         Self {
             path: path.to_owned(),
+            lines: text.lines().count(),
             tokens: shipped(&tokens(text)),
         }
     }
