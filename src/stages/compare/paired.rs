@@ -199,14 +199,17 @@ mod tests {
             ..row(None, &point, Some((bits, 0.5)))
         };
         let rows = vec![
-            of(json!({ "carry_over": null }), 1.25),
-            of(json!({ "carry_over": false }), 1.0),
+            of(json!({ "objective": { "kind": "mdlm", "steps": 8 } }), 1.25),
+            of(
+                json!({ "objective": { "kind": "mdlm", "steps": 8, "carry_over": false } }),
+                1.0,
+            ),
         ];
         let found = Comparison::of(rows, None);
         let all: Vec<&Row> = found.rows.iter().collect();
         let (sentence, cells) = shown(&all, None, Metric::BitsPerByte, &found.differences).unwrap();
         assert!(
-            sentence.starts_with("Difference from carry_over false in"),
+            sentence.starts_with("Difference from objective.carry_over false in"),
             "{sentence}"
         );
         assert_eq!(cells[1], ["the defaults", "0.2500 ± 0.0000"]);
