@@ -12,7 +12,7 @@ use crate::kernels::checks::{check_modulation, check_token_rows};
 use crate::kernels::{Operation, TokenRows};
 
 /// Bytes that one access moves.
-pub(in crate::kernels) const PACK: usize = 16;
+const PACK: usize = 16;
 /// Threads of a block that goes over a row, or over elements.
 pub(in crate::kernels) const THREADS: usize = 256;
 /// Threads of a block that goes over packs of columns, each down its own.
@@ -209,13 +209,17 @@ impl Cuda {
         width: usize,
         arguments: &[Argument],
     ) {
+        self.each_element(operation, kernel, constants, rows * self.packs(width), arguments);
+    }
+
+    /// Packs of elements of a row, or its elements where they do not make whole packs.
+    pub(in crate::kernels) fn packs(&self, width: usize) -> usize {
         let lanes = PACK / self.element.bytes();
-        let packs = if width.is_multiple_of(lanes) {
+        if width.is_multiple_of(lanes) {
             width / lanes
         } else {
             width
-        };
-        self.each_element(operation, kernel, constants, rows * packs, arguments);
+        }
     }
 
     /// One block a row.

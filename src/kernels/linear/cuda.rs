@@ -9,7 +9,7 @@ use super::Linear;
 use crate::error::{Error, Result};
 use crate::kernels::Operation;
 use crate::kernels::cuda::driver::{Address, Argument, DType, Epilogue, Product};
-use crate::kernels::cuda::launch::{COLUMNS, PACK, THREADS, TOTALS, number};
+use crate::kernels::cuda::launch::{COLUMNS, THREADS, TOTALS, number};
 use crate::kernels::cuda::weights::Weight;
 use crate::kernels::cuda::{Act, Buffer, Cuda, Gradients, Matrix, Param};
 
@@ -174,13 +174,7 @@ impl Cuda {
         let chunks = rows.div_ceil(CHUNK);
         let partial = self.floats(chunks * width);
         let constants = [("WIDTH", width)];
-        let lanes = PACK / self.element.bytes();
-        let packs = if width.is_multiple_of(lanes) {
-            width / lanes
-        } else {
-            width
-        };
-        let blocks = packs.div_ceil(COLUMNS);
+        let blocks = self.packs(width).div_ceil(COLUMNS);
         let arguments = [
             Argument::At(y),
             Argument::At(partial.at()),
