@@ -19,6 +19,24 @@ pub(super) fn check_indices(what: &str, indices: &[u32], count: usize) -> Result
     }
 }
 
+/// Whether a layer of `outputs` outputs has those from `first` on.
+pub(super) fn check_part(first: usize, part: usize, outputs: usize) -> Result<()> {
+    if first + part <= outputs {
+        return Ok(());
+    }
+    Err(Error::internal(format!(
+        "outputs {first} and {part} more of {outputs}"
+    )))
+}
+
+/// Whether a branch has as many rows as what it is added to.
+pub(super) fn check_branch(rows: usize, count: usize) -> Result<()> {
+    if rows == count {
+        return Ok(());
+    }
+    Err(Error::internal(format!("a branch of {rows} rows for {count}")))
+}
+
 /// Whether `count` rows that are those token rows of a batch of `batch` rows may be so.
 pub(super) fn check_token_rows(rows: TokenRows, count: usize, batch: usize) -> Result<()> {
     let fits = match rows.listed {

@@ -5,8 +5,8 @@ use dfdx::shapes::ConstDim;
 use rayon::prelude::*;
 
 use super::GatedResidual;
-use crate::error::{Error, Result};
-use crate::kernels::checks::check_modulation;
+use crate::error::Result;
+use crate::kernels::checks::{check_branch, check_modulation};
 use crate::kernels::fused::{Fused, KeptRows, Matrix, add};
 use crate::kernels::{Dropout, Operation, TokenRows, lanes, profile, rows, scratch, seam, simd};
 use crate::rng::{Random, philox};
@@ -203,12 +203,7 @@ impl GatedResidual for Fused {
         let _timer = profile::forward(Operation::GatedResidual);
         let (count, shared) = (x.shape().0, modulation.shape().0);
         check_modulation(rows, count, D::SIZE, (shared, M::SIZE), &[gate])?;
-        if branch.shape().0 != count {
-            return Err(Error::internal(format!(
-                "a branch of {} rows for {count}",
-                branch.shape().0
-            )));
-        }
+        check_branch(branch.shape().0, count)?;
         let mask = dropout.map(|(dropout, site)| Mask::new(&dropout, site));
         let width = D::SIZE;
         let place = (M::SIZE, gate * width);

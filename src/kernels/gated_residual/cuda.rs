@@ -5,7 +5,8 @@ use std::rc::Rc;
 use dfdx::shapes::ConstDim;
 
 use super::GatedResidual;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::kernels::checks::check_branch;
 use crate::kernels::cuda::driver::{Argument, DType};
 use crate::kernels::cuda::launch::{NORM_WARPS, THREADS, TOTALS, chunks, number};
 use crate::kernels::cuda::{Act, Buffer, Cuda, Matrix};
@@ -70,12 +71,7 @@ impl Cuda {
     ) -> Result<Matrix> {
         self.check_own(&[x, branch, modulation], &[])?;
         let (count, width) = (x.rows, x.columns);
-        if branch.rows != count {
-            return Err(Error::internal(format!(
-                "a branch of {} rows for {count}",
-                branch.rows
-            )));
-        }
+        check_branch(branch.rows, count)?;
         let places = self.modulated(rows, count, modulation, width, &[gate])?;
         let constants = [
             ("WIDTH", width),

@@ -4,7 +4,8 @@ use dfdx::prelude::{CpuError, HasShape as _};
 use dfdx::shapes::ConstDim;
 
 use super::Linear;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::kernels::checks::check_part;
 use crate::kernels::flat::{Gradients, Weight};
 use crate::kernels::fused::{Fused, Grads, Matrix};
 use crate::kernels::gemm::{Start, View, product, product_in};
@@ -91,13 +92,7 @@ impl Linear for Fused {
         first: usize,
     ) -> Result<Matrix<P>> {
         let _timer = profile::forward(Operation::Linear);
-        if first + P::SIZE > O::SIZE {
-            return Err(Error::internal(format!(
-                "outputs {first} and {} more of {}",
-                P::SIZE,
-                O::SIZE
-            )));
-        }
+        check_part(first, P::SIZE, O::SIZE)?;
         let rows = x.shape().0;
         let part = first * I::SIZE..(first + P::SIZE) * I::SIZE;
         let mut y = seam::zeros(rows * P::SIZE)?;

@@ -8,6 +8,7 @@ use dfdx::shapes::ConstDim;
 use super::Linear;
 use crate::error::{Error, Result};
 use crate::kernels::Operation;
+use crate::kernels::checks::check_part;
 use crate::kernels::cuda::driver::{Address, Argument, DType, Epilogue, Product};
 use crate::kernels::cuda::launch::{COLUMNS, THREADS, TOTALS, number};
 use crate::kernels::cuda::weights::Weight;
@@ -34,10 +35,7 @@ impl Linear for Cuda {
         w: &Param<(O, I)>,
         first: usize,
     ) -> Result<Act<(usize, P)>> {
-        if first + P::SIZE > O::SIZE {
-            let message = format!("outputs {first} and {} more of {}", P::SIZE, O::SIZE);
-            return Err(Error::internal(message));
-        }
+        check_part(first, P::SIZE, O::SIZE)?;
         let outputs = first..first + P::SIZE;
         self.linear_rows(&x.matrix, &w.weight, outputs, None)
             .map(Self::act)
