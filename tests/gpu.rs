@@ -11,6 +11,8 @@
 
 #[path = "cuda_stub/mod.rs"]
 mod cuda_stub;
+#[path = "../src/model/tests/moved.rs"]
+mod moved;
 #[path = "it/require.rs"]
 mod require;
 #[path = "../src/diffusion/objective/settings.rs"]
@@ -41,6 +43,7 @@ use mdlm::shapes::{Backbone, Shape};
 use mdlm::train::{
     CheckpointManager, Checkpoints, History, Hooks, TrainConfig, TrainProgress, Trainer, Validation,
 };
+use moved::moved;
 use require::require;
 use text::Text;
 
@@ -131,21 +134,12 @@ fn shape(name: &str) -> &'static Shape {
     Shape::find(name).expect("a compiled shape")
 }
 
-/// Initial weights, those that begin at zero or one moved: at zero, most gradients vanish and prove nothing.
 fn weights(shape: &Shape) -> Vec<f32> {
     weights_of(shape, Backbone::Dit)
 }
 
 fn weights_of(shape: &Shape, backbone: Backbone) -> Vec<f32> {
-    let mut weights = model::initial(shape, backbone, 3);
-    for (i, weight) in weights.iter_mut().enumerate() {
-        if *weight == 0.0 {
-            *weight = 0.02 * (i as f32 * 78.233).sin();
-        } else if weight.to_bits() == 1.0_f32.to_bits() {
-            *weight += 0.2 * (i as f32 * 12.9898).sin();
-        }
-    }
-    weights
+    moved(model::initial(shape, backbone, 3), 0.02)
 }
 
 /// A micro-batch that owns its parts, and the network that it is for.

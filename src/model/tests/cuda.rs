@@ -268,7 +268,6 @@ fn ten_steps<A: Arch>(backbone: Backbone, support: VocabSupport) {
         let mut resumed = device(element);
         resumed.load(&half, moments).unwrap();
         let (end, moments) = train(&mut resumed, support, 5..10);
-        let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert!(
             bits(&end) == bits(&whole) && moments == whole_moments,
             "{element:?}: other bits after a resumption"

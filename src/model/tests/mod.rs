@@ -14,10 +14,12 @@ use crate::rng::{Random, Stream};
 #[cfg(target_os = "linux")]
 mod cuda;
 mod gradients;
+mod moved;
 mod network;
 mod text;
 mod transformer;
 
+use moved::moved;
 use text::Text;
 
 type Exact = Composite<f64, Cpu>;
@@ -40,17 +42,8 @@ fn weights() -> Vec<f32> {
     weights_of(nano(), Backbone::Dit)
 }
 
-/// Initial weights with the zero-initialised ones made random: at zero, most gradients vanish and prove nothing.
 fn weights_of(shape: &Shape, backbone: Backbone) -> Vec<f32> {
-    let mut weights = initial(shape, backbone, 3);
-    for (i, weight) in weights.iter_mut().enumerate() {
-        if *weight == 0.0 {
-            *weight = 0.2 * (i as f32 * 78.233).sin();
-        } else if weight.to_bits() == 1.0f32.to_bits() {
-            *weight += 0.2 * (i as f32 * 12.9898).sin();
-        }
-    }
-    weights
+    moved(initial(shape, backbone, 3), 0.2)
 }
 
 /// A micro-batch that owns its parts, and the network that it is for.
