@@ -76,11 +76,16 @@ impl Mode {
 
 const MODES: [Mode; 3] = [Mode::F32, Mode::Tf32, Mode::Bf16];
 
-/// The first device.
-fn gpu() -> Option<Gpu> {
-    // Devices keep compiled kernels on disk once the machine's support was asked for.
+/// The first device. Which test opens one first is a matter of chance: all ask for the machine's support before, so that
+/// devices keep compiled kernels on disk and follow the variables of the environment.
+fn open() -> mdlm::error::Result<Gpu> {
     let _ = mdlm::system::support();
-    require("gpu", Gpu::open(0))
+    Gpu::open(0)
+}
+
+/// The first device, where there is one.
+fn gpu() -> Option<Gpu> {
+    require("gpu", open())
 }
 
 /// The backend on the first device.
@@ -102,7 +107,7 @@ fn is_cuda_stub() -> bool {
 /// The tests of this file on the CUDA stub, in a process of their own: libraries are looked for once.
 #[test]
 fn suite_passes_on_the_cuda_stub() {
-    let has_none = Gpu::open(0).is_err().then_some(());
+    let has_none = open().is_err().then_some(());
     if require(
         "no-gpu",
         has_none.ok_or("there is a GPU, and the suite runs on it"),
@@ -679,7 +684,7 @@ fn memory_planned_is_the_memory_taken() {
     let planned = cuda_memory::memory(shape, Backbone::Dit, workload, DType::Bf16, 8, Some(8))
         .expect("a plan")
         .total();
-    let cuda = Cuda::new(Box::new(Gpu::open(0).expect("device")), DType::Bf16);
+    let cuda = Cuda::new(Box::new(open().expect("device")), DType::Bf16);
     let mut learner = build_learner_on_cuda(shape, Backbone::Dit, cuda, &weights(shape)).expect("device");
     let case = Case::new(shape, 8, 0, false);
     learner
