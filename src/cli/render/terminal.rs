@@ -96,12 +96,6 @@ impl Terminal {
         self.quiet
     }
 
-    /// Whether standard output takes colours.
-    #[must_use]
-    pub fn colors_output(&self) -> bool {
-        self.color_out
-    }
-
     /// Whether standard error takes colours.
     #[must_use]
     pub fn colors_talk(&self) -> bool {
