@@ -46,8 +46,8 @@ pub mod verdict;
 pub use columns::{Column, fields};
 pub use paired::{Difference, Losses, shown as shown_differences};
 pub use remarks::remarks;
-pub use table::{GroupReport, TextBlock, blocks, metrics_json};
-pub use verdict::{Verdict, VerdictReport};
+pub use table::{TableHead, TextBlock, blocks, metrics_json};
+pub use verdict::Verdict;
 
 use table::{csv, markdown, table};
 
@@ -239,12 +239,11 @@ impl Run for Compare {
     /// Version of the stage: a change of what it writes for the same input raises it.
     ///
     /// 1: fields, metrics, intervals. 2: means over seeds, of what has the same settings; what nats and perplexity are per;
-    /// whether the first is clearly different from the others;
-    /// a count of one has a noun in the singular. Still 2: notes of `compare.md` are worded more plainly.
-    /// Still 2: no rank across tokenizers, and no best of trainings with one seed each. Still 2: what was measured of models
-    /// of other objectives, and no rank across what is given the lengths of records and what is not. Still 2: a column for each
-    /// field in which swept objects differ. 3: differences from the first, row by row of the text, which decide what differs
-    /// clearly.
+    /// whether the first is clearly different from the others; a count of one has a noun in the singular. Still 2: notes of
+    /// `compare.md` are worded more plainly. Still 2: no rank across tokenizers, and no best of trainings with one seed each.
+    /// Still 2: what was measured of models of other objectives, and no rank across what is given the lengths of records and
+    /// what is not. Still 2: a column for each field in which swept objects differ. 3: differences from the first, row by
+    /// row of the text, which decide what differs clearly.
     const VERSION: u32 = 3;
 
     /// Runs the stage.

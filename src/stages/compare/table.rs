@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Column, Comparison, Difference, METRICS_IN_ORDER, Measured, Row, Verdict, VerdictReport, are_signed,
-    fields, measured, remarks, shown_differences,
+    Column, Comparison, Difference, METRICS_IN_ORDER, Measured, Row, Verdict, are_signed, fields, measured,
+    remarks, shown_differences, verdict::VerdictReport,
 };
 use crate::evaluate::Interval;
 use crate::manifest::{Metric, Point};
@@ -15,6 +15,14 @@ use crate::stages::replicates::{self, Group};
 /// `compare.json`.
 #[derive(Serialize)]
 pub(super) struct Table<'a> {
+    #[serde(flatten)]
+    head: TableHead<'a>,
+    rows: &'a [Row],
+}
+
+/// What a table states beside its rows, as JSON.
+#[derive(Serialize)]
+pub struct TableHead<'a> {
     /// The metric that orders the rows; where there are groups, the groups.
     sorted_by: Option<Metric>,
     /// Whether the first of them is clearly different from the others.
@@ -26,12 +34,25 @@ pub(super) struct Table<'a> {
     /// Differences from the first, row by row of the same text.
     #[serde(skip_serializing_if = "<[Difference]>::is_empty")]
     differences: &'a [Difference],
-    rows: &'a [Row],
+}
+
+impl<T> Comparison<T> {
+    /// What the table states beside its rows, as JSON has it.
+    #[must_use]
+    pub fn head(&self) -> TableHead<'_> {
+        let groups = self.groups.as_deref();
+        TableHead {
+            sorted_by: self.by,
+            verdict: self.verdict.as_ref().map(Verdict::report),
+            groups: groups.map(|groups| groups.iter().map(GroupReport::of).collect()),
+            differences: &self.differences,
+        }
+    }
 }
 
 /// A group of rows that differ in seeds alone, as JSON.
 #[derive(Serialize)]
-pub struct GroupReport<'a> {
+struct GroupReport<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
     /// Values without seeds.
@@ -45,9 +66,7 @@ pub struct GroupReport<'a> {
 }
 
 impl<'a> GroupReport<'a> {
-    /// The group as JSON has it.
-    #[must_use]
-    pub fn of(group: &'a Group) -> Self {
+    fn of(group: &'a Group) -> Self {
         let metrics = group.metrics.iter();
         Self {
             name: group.name.as_deref(),
@@ -113,12 +132,8 @@ pub(super) fn parse(text: &str) -> serde_json::Result<Comparison> {
 }
 
 pub(super) fn table(found: &Comparison) -> Table<'_> {
-    let groups = found.groups.as_deref();
     Table {
-        sorted_by: found.by,
-        verdict: found.verdict.as_ref().map(Verdict::report),
-        groups: groups.map(|groups| groups.iter().map(GroupReport::of).collect()),
-        differences: &found.differences,
+        head: found.head(),
         rows: &found.rows,
     }
 }
@@ -271,8 +286,8 @@ fn escaped(text: impl AsRef<str>) -> String {
     text.as_ref().replace('|', "\\|").replace('\n', " ")
 }
 
-/// The table as CSV (RFC 4180): numbers in full, the ends of intervals in columns of their own; where there are groups,
-/// those of its group behind each row.
+/// The table as CSV (RFC 4180): numbers in full, the ends of intervals in separate columns; where there are groups, each
+/// row ends with the numbers of its group.
 pub(super) fn csv(found: &Comparison) -> String {
     let rows = &found.rows;
     let groups = found.groups.as_deref();

@@ -8,24 +8,16 @@ use serde_json::{Map, Value};
 use super::rows::Table;
 use crate::data::Unit;
 use crate::evaluate::Quantity;
-use crate::manifest::{Metric, Point};
-use crate::stages::compare::{Difference, GroupReport, Verdict, VerdictReport, metrics_json};
+use crate::manifest::Point;
+use crate::stages::compare::{TableHead, metrics_json};
 use crate::store::Digest;
 
 /// What `--json` prints, for every kind of stage.
 #[derive(Serialize)]
 pub struct TableReport<'a> {
     kind: &'static str,
-    /// Orders the groups, where there are any, else the rows.
-    sorted_by: Option<Metric>,
-    /// Whether the first of them is clearly different from the others.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    verdict: Option<VerdictReport<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    groups: Option<Vec<GroupReport<'a>>>,
-    /// Differences from the first, row by row of the same text.
-    #[serde(skip_serializing_if = "<[Difference]>::is_empty")]
-    differences: &'a [Difference],
+    #[serde(flatten)]
+    head: TableHead<'a>,
     rows: Vec<RowReport<'a>>,
 }
 
@@ -75,13 +67,9 @@ struct RowReport<'a> {
 /// A table, to be printed as JSON.
 #[must_use]
 pub fn report(table: &Table) -> TableReport<'_> {
-    let groups = table.groups.as_ref();
     TableReport {
         kind: table.rows.first().map_or("", |row| row.kind.name()),
-        sorted_by: table.by,
-        verdict: table.verdict.as_ref().map(Verdict::report),
-        groups: groups.map(|groups| groups.iter().map(GroupReport::of).collect()),
-        differences: &table.differences,
+        head: table.head(),
         rows: table
             .rows
             .iter()
