@@ -1,9 +1,9 @@
 //! The stages: config and inputs in, an artifact's files out. One file per kind, which implements `Run`.
 //!
 //! A stage reads the folders of its inputs, writes only below `output` and `work`, and reports progress through `sink`.
-//! It does not depend on the store, on keys or on other stages. The files below `output` are a function of its config,
-//! the contents of its inputs and its seed alone: they contain no time, path or machine. Such facts go into
-//! [`StageOutput`].
+//! It looks nothing up in the store and does not depend on which stages made its inputs. The files below `output` are a
+//! function of its config, the contents of its inputs and its seed alone: they contain no time, path or machine. Such
+//! facts go into [`StageOutput`].
 
 use std::path::{Path, PathBuf};
 
@@ -46,13 +46,13 @@ trait Run {
     /// Runs the stage.
     fn run(&self, context: &Context<'_>) -> Result<StageOutput>;
 
-    /// Puts into `config`, the settings in the key, what they stand for instead of how they are written. Gives the files whose
-    /// contents are known beforehand.
+    /// Replaces settings in `config`, those in the key, by what they stand for, so that the key does not depend on how they
+    /// are written. Returns the files whose contents are known beforehand.
     fn state_contents(&self, _config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
         Ok(vec![])
     }
 
-    /// Puts into `config` what the names of the files that it reads say of their contents.
+    /// Puts into `config` what the names of the files that it reads imply for their contents.
     fn state_names(&self, _names: &[&str], _config: &mut Value) {}
 
     /// The files that it downloads unless they are here, and their size where it is known beforehand.
@@ -60,12 +60,12 @@ trait Run {
         (vec![], None)
     }
 
-    /// Fails where a file that was brought by hand is absent, or another one than the published.
+    /// Fails where a local copy that the settings name is absent, or is not the published file.
     fn check_by_hand(&self, _base: &Path, _sha256: Sha256<'_>) -> Result<()> {
         Ok(())
     }
 
-    /// Whether some of what was brought by hand is here: what is not can be no wrong file.
+    /// Whether any local copy that the settings name exists: an absent file cannot be a wrong one.
     fn is_by_hand_here(&self, _base: &Path) -> bool {
         false
     }
@@ -117,12 +117,12 @@ pub fn run(stage: &Stage, context: &Context<'_>) -> Result<StageOutput> {
     with_settings!(stage, settings => settings.run(context))
 }
 
-/// Puts what its settings stand for into the settings in its key; gives the files whose contents are known beforehand.
+/// Replaces settings in a stage's key by what they stand for; returns the files whose contents are known beforehand.
 fn state_contents(stage: &Stage, config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
     with_settings!(stage, settings => settings.state_contents(config))
 }
 
-/// Puts what the names of the files that it reads say of their contents into the settings in its key.
+/// Puts what the names of the files that a stage reads imply for their contents into the settings in its key.
 pub fn state_names(stage: &Stage, names: &[&str], config: &mut Value) {
     with_settings!(stage, settings => settings.state_names(names, config));
 }
@@ -133,15 +133,15 @@ pub fn downloads(stage: &Stage) -> (Vec<RemoteFile>, Option<u64>) {
     with_settings!(stage, settings => settings.downloads())
 }
 
-/// Checks what a stage was brought by hand, if anything.
+/// Checks the local copies that a stage's settings name.
 ///
 /// # Errors
-/// A file is absent, or another one than the published.
+/// A file is absent, or is not the published one.
 pub fn check_by_hand(stage: &Stage, base: &Path, sha256: Sha256<'_>) -> Result<()> {
     with_settings!(stage, settings => settings.check_by_hand(base, sha256))
 }
 
-/// Whether some of what a stage was brought by hand is here.
+/// Whether any local copy that a stage's settings name exists.
 #[must_use]
 pub fn is_by_hand_here(stage: &Stage, base: &Path) -> bool {
     with_settings!(stage, settings => settings.is_by_hand_here(base))

@@ -118,7 +118,7 @@ impl Run for Pack {
             }
         }
         let cut = 1.0 - info.train.kept_tokens as f64 / info.train.tokens.max(1) as f64;
-        if !self.wrap && info.train.tokens > 0 && cut > WORTH_TELLING {
+        if !self.wrap && info.train.tokens > 0 && cut > WORTH_WARNING {
             context.warn(format!(
                 "{:.0}% of the tokens are cut off, since a row holds at most {} of a record: `\"wrap\": true` joins \
                  records and cuts them \
@@ -152,7 +152,7 @@ fn content(info: &RowsInfo, rows: [Digest; 2]) -> Result<Digest> {
 }
 
 /// Above this share of tokens cut off, the cause is more than a few long records.
-const WORTH_TELLING: f64 = 0.1;
+const WORTH_WARNING: f64 = 0.1;
 
 /// Packs all records, and returns how many they are.
 fn pack_all(

@@ -16,7 +16,7 @@ pub fn width() -> usize {
     })
 }
 
-/// Words broken into lines of at most `width` characters. A word that is longer has a line of its own.
+/// Words broken into lines of at most `width` characters. A longer word gets a line to itself.
 #[must_use]
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();

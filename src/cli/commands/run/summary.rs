@@ -17,7 +17,8 @@ struct SummaryRow {
     status: Status,
 }
 
-/// The rows of the summary. The instances of a sweep share a row; those that failed have one of their own too.
+/// The rows of the summary. The instances of a sweep share a row; each one that failed also has a
+/// separate row.
 fn rows(summary: &Summary, sweeps: &Sweeps) -> Vec<SummaryRow> {
     let mut rows = Vec::new();
     let mut listed = HashSet::new();
