@@ -138,15 +138,10 @@ fn padding_units_and_seeds_are_stated_by_evaluation_compare_and_report() {
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
 
     // The report.
-    let output = project
+    project
         .mdlm("report", &["--output", "report.html"])
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+        .assert()
+        .success();
     let page = fs::read_to_string(project.path().join("report.html")).unwrap();
     for what in [
         "mean ± standard deviation over seeds",

@@ -49,16 +49,11 @@ fn init_writes_a_manifest_for_a_folder_of_texts() {
     let text = fs::read_to_string(folder.path().join("poems/poems.json")).unwrap();
     insta::assert_snapshot!("init_manifest", text);
     for command in ["validate", "plan"] {
-        let output = mdlm()
+        mdlm()
             .current_dir(folder.path())
             .args([command, "poems/poems.json"])
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+            .assert()
+            .success();
     }
 }
 
@@ -211,14 +206,9 @@ fn init_states_formats_that_file_names_do_not_state() {
         ),
     ] {
         let name = &file[..1];
-        let output = init(folder.path(), &["m", "--files", file, "--name", name])
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        init(folder.path(), &["m", "--files", file, "--name", name])
+            .assert()
+            .success();
         let manifest = written(folder.path().join(format!("m/{name}.json")));
         let description = manifest["stages"]["text"]["description"].as_str().unwrap();
         assert!(description.contains(chosen), "{description}");
