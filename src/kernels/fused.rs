@@ -14,7 +14,7 @@ use dfdx::prelude::{
 };
 use dfdx::shapes::{ConstShape, Shape};
 
-use super::attention::cpu::Heads;
+use super::attention::heads::Heads;
 use super::checks::check_count;
 use super::flat::{Gradients, Weight, Weights};
 use super::{HostBackend, Operation, Tensors, TokenRows, profile, seam};

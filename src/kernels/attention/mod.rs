@@ -23,8 +23,9 @@
 //! query rows, so that scores never leave the cache.
 
 mod composite;
-pub(super) mod cpu;
+mod cpu;
 mod cuda;
+pub(super) mod heads;
 mod pattern;
 
 use dfdx::shapes::ConstDim;
