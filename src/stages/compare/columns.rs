@@ -4,9 +4,9 @@
 use indexmap::IndexSet;
 use serde_json::{Map, Value};
 
+use super::group::Group;
 use super::{KIND, Row, cell};
 use crate::manifest::Point;
-use crate::stages::replicates::Group;
 
 /// A column of swept values.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@
 //! is given the first token of each row) are not ranked with those per token, a bound that is given the lengths of the
 //! records is not ranked with a number that pays for them, and a pseudo-perplexity has a separate column.
 //!
-//! Rows whose settings differ in seeds alone are replicates, whatever their stages are called ([`super::replicates`]).
+//! Rows whose settings differ in seeds alone are replicates, whatever their stages are called ([`super::replicates`], [`group`]).
 //! The table of means over seeds comes first; single rows follow by setting, in that order, and within a setting in the
 //! order of the manifest, not by rank. The first setting is called best only if its distance from all others exceeds the uncertainty ([`verdict`]).
 
@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 
 use super::evaluate::{EVALUATION, Evaluation, MDLM};
 use super::key::value_of;
-use super::replicates::{Group, Spread, groups};
+use super::replicates::Spread;
 use super::sample::{SUMMARY, Summary};
 use super::trained::ModelInfo;
 use super::{Context, Run, StageOutput};
@@ -37,8 +37,10 @@ use crate::store::{Digest, ExternalFile};
 use crate::train::{METRICS, ValidationLine};
 
 mod columns;
+pub mod group;
 mod metric;
 mod paired;
+mod places;
 mod remarks;
 mod table;
 pub mod verdict;
@@ -49,6 +51,7 @@ pub use remarks::remarks;
 pub use table::{TableHead, TextBlock, blocks, metrics_json};
 pub use verdict::Verdict;
 
+use group::{Group, groups};
 use table::{csv, markdown, table};
 
 /// File name of the table as JSON.

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::verdict::{comparable, heads, titles};
+use super::group::{Group, distinct};
+use super::places::{comparable, heads, titles};
 use super::{Row, are_signed};
 use crate::evaluate::{Interval, LossesByRow, Quantity, difference};
 use crate::manifest::Metric;
-use crate::stages::replicates::{Group, distinct};
 
 /// The losses of a result row by row.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::group::{self, Group};
 use super::{
     Column, Comparison, Difference, METRICS_IN_ORDER, Measured, Row, Verdict, are_signed, fields, measured,
     remarks, shown_differences, verdict::VerdictReport,
@@ -10,7 +11,6 @@ use super::{
 use crate::evaluate::Interval;
 use crate::manifest::{Metric, Point};
 use crate::plural::counted;
-use crate::stages::replicates::{self, Group};
 
 /// `compare.json`.
 #[derive(Serialize)]
@@ -194,7 +194,7 @@ pub fn blocks(found: &Comparison) -> Vec<TextBlock> {
         (by, Some(groups)) => {
             let first = by.filter(|_| groups.len() > 1);
             let first = first.map_or(String::new(), |by| format!(", {} first", by.lead()));
-            let settings = replicates::counted(groups, &all);
+            let settings = group::counted(groups, &all);
             Some(format!(
                 "{settings}: mean ± standard deviation over seeds{first}."
             ))
@@ -224,7 +224,7 @@ pub fn blocks(found: &Comparison) -> Vec<TextBlock> {
                 .chain(lines)
                 .collect(),
         ));
-        blocks.push(TextBlock::Paragraph(replicates::what_is_spread(groups)));
+        blocks.push(TextBlock::Paragraph(group::what_is_spread(groups)));
         blocks.extend(sentence.clone());
         blocks.append(&mut differences);
         let single =

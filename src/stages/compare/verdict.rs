@@ -26,10 +26,12 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::{Difference, Row, compare, fields, title};
+use super::group::{Group, distinct};
+use super::places::{comparable, heads, titles};
+use super::{Difference, Row};
 use crate::evaluate::{Interval, Quantity};
 use crate::manifest::{Metric, Seed, StageKind};
-use crate::stages::replicates::{Group, Spread, distinct};
+use crate::stages::replicates::Spread;
 use crate::store::Digest;
 
 /// Others that are named at most.
@@ -192,46 +194,6 @@ impl Verdict {
             decided_by: &self.how,
         }
     }
-}
-
-/// What stands for each row or group of a table: of a group its first row that has the metric.
-pub(super) fn heads<'a>(rows: &[&'a Row], groups: Option<&[Group]>, by: Metric) -> Vec<&'a Row> {
-    let Some(groups) = groups else {
-        return rows.to_vec();
-    };
-    let head = |group: &Group| {
-        let measured = group.rows.iter().find(|&&row| rows[row].metric(by).is_some());
-        rows[*measured.unwrap_or(&group.rows[0])]
-    };
-    groups.iter().map(head).collect()
-}
-
-/// What each row or group of a table is called, by its place.
-pub(super) fn titles<'a>(rows: &'a [&'a Row], groups: Option<&'a [Group]>) -> impl Fn(usize) -> String + 'a {
-    let (differ, _) = fields(rows);
-    let named = match groups {
-        None => differ.is_empty() || rows.iter().any(|row| row.name != rows[0].name),
-        Some(groups) => groups.iter().any(|group| group.name != groups[0].name),
-    };
-    move |place| {
-        let (name, point) = match groups {
-            None => (&rows[place].name, &rows[place].point),
-            Some(groups) => (&groups[place].name, &groups[place].point),
-        };
-        match title(name.as_deref().filter(|_| named), point, &differ) {
-            none if none.is_empty() && place == 0 => "the first".to_owned(),
-            none if none.is_empty() => "the defaults".to_owned(),
-            title => title,
-        }
-    }
-}
-
-/// The rows that compare with the first, which has the metric, by their places.
-pub(super) fn comparable(rows: &[&Row], by: Metric) -> Vec<usize> {
-    let same = |row: &Row| row.published == rows[0].published && compare(by, row, rows[0]);
-    (0..rows.len())
-        .filter(|&place| rows[place].metric(by).is_some() && same(rows[place]))
-        .collect()
 }
 
 /// Whether the first of two intervals lies wholly on the better side of the second.

@@ -79,7 +79,8 @@ impl Spread {
 }
 
 /// The seeds that differ, each as the levels of the results: two seeds that divide the results alike are one.
-pub(super) fn factors(seeds: &[Vec<u64>]) -> Vec<Vec<usize>> {
+#[must_use]
+pub fn factors(seeds: &[Vec<u64>]) -> Vec<Vec<usize>> {
     let count = seeds.first().map_or(0, Vec::len);
     let mut factors: Vec<Vec<usize>> = Vec::new();
     for place in 0..count {

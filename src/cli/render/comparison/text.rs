@@ -9,10 +9,10 @@ use crate::cli::render::terminal::Style;
 use crate::manifest::{Metric, Point};
 use crate::numbers::took;
 use crate::plural::counted;
+use crate::stages::compare::group::{self, Group};
 use crate::stages::compare::{
     Column, Row, Verdict, are_signed, fields, measured, remarks, shown_differences,
 };
-use crate::stages::replicates::{self, Group};
 
 /// Fields that are shown at most.
 const FIELDS: usize = 8;
@@ -65,9 +65,7 @@ pub fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String) -> String {
         };
         text.push_str(&means.text(&heading, *by, &differ, &metrics, paint));
         text.push('\n');
-        let notes = [replicates::what_is_spread(groups)]
-            .into_iter()
-            .chain(verdict.clone());
+        let notes = [group::what_is_spread(groups)].into_iter().chain(verdict.clone());
         push_notes(&mut text, notes);
         text.push('\n');
         if let Some(differences) = &differences {
@@ -193,7 +191,7 @@ impl Means<'_> {
         metrics: &[Metric],
         paint: &dyn Fn(Style, &str) -> String,
     ) -> String {
-        let settings = replicates::counted(self.groups, self.all);
+        let settings = group::counted(self.groups, self.all);
         let mut heading = format!("{heading}, {settings}: mean ± sd over seeds");
         if let Some(by) = by.filter(|_| self.groups.len() > 1) {
             let _ = write!(heading, ", {} first", by.lead());

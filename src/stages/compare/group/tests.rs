@@ -4,6 +4,7 @@ use super::*;
 use crate::evaluate::Interval;
 use crate::manifest::Seed;
 use crate::stages::compare::Comparison;
+use crate::stages::replicates::{Setting, StageSeed, replicates};
 use crate::store::Digest;
 
 /// Where a row stands in its sweep, its setting by a letter, the seeds of its training, its rows and its evaluation, and
