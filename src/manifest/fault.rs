@@ -6,7 +6,7 @@ use std::io;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::json::Span;
+use super::span::Span;
 use crate::error::Error;
 
 /// Faults that are printed at most; the rest is counted. A reader stops after a screenful or two, and a text of a

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Number, Value};
 
 use super::fault::{Code, Draft, quoted};
+use super::span::Span;
 use super::spelling::{boolean, is_json_number, is_not_finite, is_nothing, number_hint};
 
 /// Deepest nesting of arrays and objects that is read. A manifest needs 6.
@@ -19,17 +20,6 @@ pub const MAX_DEPTH: usize = 64;
 
 /// Largest integer that a 64-bit float holds exactly together with all smaller ones: 2^53.
 const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_992.0;
-
-/// A range of bytes in one of the texts that make up a manifest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Span {
-    /// 0: the file; i + 1: the i-th `--set` argument.
-    pub source: usize,
-    /// First byte.
-    pub start: usize,
-    /// One past the last byte.
-    pub end: usize,
-}
 
 /// A JSON value and its place.
 #[derive(Clone, Debug, PartialEq)]

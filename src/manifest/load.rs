@@ -21,8 +21,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::fault::{Code, Draft, Faults, SourceText, alternatives, did_you_mean, quoted, suggestion};
-use super::json::{Data, Member, Node, Span, parse, parse_at, pointer_join};
+use super::json::{Data, Member, Node, parse, parse_at, pointer_join};
 use super::reading::{STANDARD_INPUT, is_open_file};
+use super::span::Span;
 use super::sweep::{self, Sweeps};
 use super::{Manifest, kinds, number_hints, schema_check, semantic};
 

@@ -7,6 +7,7 @@
 //! | file | purpose |
 //! |---|---|
 //! | `load.rs` | [`Manifest::load`]: file and `--set` arguments → a manifest without faults, or all its faults |
+//! | `span.rs` | places in the texts |
 //! | `json.rs` | JSON → a tree whose nodes know their positions in the text |
 //! | `stage/` | the stages: one file per kind, with its settings, the stages and files that it names, and its checks |
 //! | `reading.rs` | which files a source reads, and how |
@@ -60,6 +61,7 @@ mod sampler;
 pub mod schema;
 mod schema_check;
 mod semantic;
+pub mod span;
 mod spelling;
 mod stage;
 pub mod sweep;

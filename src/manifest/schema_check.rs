@@ -16,10 +16,11 @@ use super::elsewhere::{
 };
 use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, shortened, suggestion};
 use super::instance::SIGN;
-use super::json::{Node, Span, pointer_join, pointer_tokens};
+use super::json::{Node, pointer_join, pointer_tokens};
 use super::kinds;
 use super::number_hints::{number_for, unfit};
 use super::schema::resolved;
+use super::span::Span;
 use super::spelling;
 use crate::shapes::SHAPES;
 

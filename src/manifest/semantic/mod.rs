@@ -72,7 +72,8 @@ mod tests {
 
     use super::*;
     use crate::manifest::Manifest;
-    use crate::manifest::json::{Span, parse};
+    use crate::manifest::json::parse;
+    use crate::manifest::span::Span;
     use crate::shapes::Shape;
 
     /// The faults of a pipeline that evaluates rows of `tests` with a model of rows of `tokens`, as one text.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::manifest::StageKind;
 use crate::manifest::fault::{Code, Draft, MAX_FAULTS, alternatives, quoted, suggestion};
 use crate::manifest::instance::{SIGN, written};
-use crate::manifest::json::Span;
+use crate::manifest::span::Span;
 use crate::manifest::stage::check::{StageEntry, Stages};
 
 /// "a source stage", "an evaluate stage".

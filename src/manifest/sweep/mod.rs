@@ -35,7 +35,8 @@ use serde_json::Value;
 
 use super::fault::{Code, Draft};
 use super::instance::{Instance, MAX_STAGES, Point, SIGN};
-use super::json::{Data, Member, Node, Span, pointer_join};
+use super::json::{Data, Member, Node, pointer_join};
+use super::span::Span;
 use values::thousands;
 
 /// Longest name of an instance, in bytes: it may become a file's name, of which systems take 255.

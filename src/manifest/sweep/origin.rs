@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Expansion, SIGN};
 use crate::manifest::fault::{Code, Draft};
-use crate::manifest::json::{Span, pointer_join};
+use crate::manifest::json::pointer_join;
+use crate::manifest::span::Span;
 use crate::plural;
 
 impl Expansion {

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use crate::manifest::StageKind;
 use crate::manifest::fault::quoted;
-use crate::manifest::json::{Data, Member, Node, Span};
+use crate::manifest::json::{Data, Member, Node};
 use crate::manifest::kinds;
+use crate::manifest::span::Span;
 
 pub(super) fn field_of(span: Span, key: &str, value: Node) -> Member {
     Member {

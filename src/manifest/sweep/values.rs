@@ -4,7 +4,8 @@ use serde_json::{Number, Value};
 
 use super::{MAX_SPELT, MAX_STAGES, SweepValue};
 use crate::manifest::fault::{Code, Draft, quoted, shortened, suggestion};
-use crate::manifest::json::{Data, Node, Span, pointer_join};
+use crate::manifest::json::{Data, Node, pointer_join};
+use crate::manifest::span::Span;
 
 /// The values of a field: a list or a range.
 pub(super) fn choices(node: &Node, pointer: &str) -> Result<Vec<SweepValue>, Box<Draft>> {

@@ -14,7 +14,8 @@ use super::source::{Source, SourceInput};
 use super::tokenize::{Tokenize, Tokenizer};
 use super::{Pack, Stage, StageKind, Train};
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
-use crate::manifest::json::{Data, Node, Span};
+use crate::manifest::json::{Data, Node};
+use crate::manifest::span::Span;
 use crate::shapes::Shape;
 
 pub(super) use objective::{check_objective, or_train};
