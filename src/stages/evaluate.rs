@@ -162,8 +162,8 @@ impl Run for Evaluate {
     /// Version of the stage: a change of what it writes for the same input raises it.
     ///
     /// 1: the bound by time or count. 2: what nats and perplexity are per, and both per token of text where padding counts;
-    /// bytes of the text that is kept; a count of one has a noun in the singular; the model and the tokenizer by their digests. Still 2: notes of
-    /// `evaluation.md` are worded more plainly. 3: `losses.arrow` beside them.
+    /// bytes of the text that is kept; a count of one has a noun in the singular; the model and the tokenizer by their
+    /// digests. Still 2: notes of `evaluation.md` are worded more plainly. 3: `losses.arrow` beside them.
     const VERSION: u32 = 3;
 
     /// Runs the stage.

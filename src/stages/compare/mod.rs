@@ -9,9 +9,10 @@
 //! is given the first token of each row) are not ranked with those per token, a bound that is given the lengths of the
 //! records is not ranked with a number that pays for them, and a pseudo-perplexity has a separate column.
 //!
-//! Rows whose settings differ in seeds alone are replicates, whatever their stages are called ([`super::replicates`], [`group`]).
-//! The table of means over seeds comes first; single rows follow by setting, in that order, and within a setting in the
-//! order of the manifest, not by rank. The first setting is called best only if its distance from all others exceeds the uncertainty ([`verdict`]).
+//! Rows whose settings differ in seeds alone are replicates, whatever their stages are called ([`super::replicates`],
+//! [`group`]). The table of means over seeds comes first; single rows follow by setting, in that order, and within a
+//! setting in the order of the manifest, not by rank. The first setting is called best only if its distance from all
+//! others exceeds the uncertainty ([`verdict`]).
 
 use std::cmp::Ordering;
 use std::fs;
