@@ -9,7 +9,7 @@ use super::fault::{argument, did_you_mean, spaced};
 use super::instance::{SIGN, written as written_name};
 use super::json::{Data, Member, Node, pointer_tokens};
 use super::schema::resolved;
-use super::schema_check::stage_schema;
+use super::schema_parts::stage_schema;
 use super::span::Span;
 
 /// The `kind` of the default of the field `name`, where it has a default with a `kind`.

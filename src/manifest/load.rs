@@ -25,7 +25,7 @@ use super::json::{Data, Member, Node, parse, parse_at, pointer_join};
 use super::reading::{STANDARD_INPUT, is_open_file};
 use super::span::Span;
 use super::sweep::{self, Sweeps};
-use super::{Manifest, kinds, number_hints, schema_check, semantic};
+use super::{Manifest, kinds, number_hints, override_hints, schema_check, semantic};
 
 /// Largest file that is read as a manifest, in bytes: a thousand stages written out come to a third of it.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -505,7 +505,7 @@ fn apply(tree: &mut Node, argument: &str, source: usize) -> Result<(), Vec<Draft
         start = end + 1;
     }
 
-    let meant = schema_check::meant_override(tree, path, text);
+    let meant = override_hints::meant_override(tree, path, text);
     let mut node = tree;
     let mut pointer = String::new();
     for (i, (segment, key_span)) in segments.iter().enumerate() {

@@ -23,9 +23,11 @@
 //! | `schema.rs` | the JSON Schema of the types below |
 //! | `sweep/` | sweeps: expands a stage with a `matrix` into plain stages |
 //! | `instance.rs` | the names and values of the stages that a sweep makes |
-//! | `schema_check.rs` | faults against the schema |
+//! | `schema_parts.rs` | parts of the schema, and what they take in words |
+//! | `schema_check/` | faults against the schema |
 //! | `kinds.rs` | objects with a `kind`: their defaults, and the former fields that moved into them |
-//! | `elsewhere.rs` | fields and tokenizers as other programs name them |
+//! | `elsewhere/` | fields, objectives and tokenizers as other programs name them |
+//! | `override_hints.rs` | fields without their stage, stages without their field |
 //! | `spelling.rs`, `number_hints.rs` | numbers and words as other languages spell them |
 //! | `semantic/` | faults that no schema can state: those of references, and a call of each stage's check |
 //! | `fault.rs` | the fields of a fault |
@@ -55,11 +57,13 @@ pub mod load;
 mod number_hints;
 mod objective;
 pub mod order;
+mod override_hints;
 mod published;
 pub mod reading;
 mod sampler;
 pub mod schema;
 mod schema_check;
+mod schema_parts;
 mod semantic;
 pub mod span;
 mod spelling;
@@ -73,10 +77,10 @@ pub use fault::{Code, Fault, Faults, Location, Related};
 pub use instance::{Instance, Point};
 pub use load::Loaded;
 pub use objective::*;
+pub use override_hints::stage_field;
 pub use published::{BoundEnds, Grid, WarmupRates};
 pub use sampler::*;
 pub use schema::{schema, schema_text};
-pub use schema_check::stage_field;
 pub use stage::*;
 pub use sweep::Sweeps;
 

@@ -5,15 +5,13 @@ use serde_json::Value;
 use super::fault::Draft;
 use super::json::pointer_tokens;
 use super::schema::resolved;
-use super::schema_check::describe;
+use super::schema_parts::{describe, stage_schemas};
 use super::spelling;
 
 /// The schema of a field of some kind of stage that takes a number, and whether a stage has to have it.
 fn number_field(name: &str) -> Option<(&'static Value, bool)> {
-    let kinds = &resolved()["properties"]["stages"]["additionalProperties"]["oneOf"];
     let is_number = |schema: &Value| matches!(schema["type"].as_str(), Some("integer" | "number"));
-    let mut kinds = kinds.as_array().into_iter().flatten();
-    kinds.find_map(|kind| {
+    stage_schemas().find_map(|kind| {
         let schema = kind["properties"].get(name).filter(|schema| is_number(schema))?;
         let required = kind["required"]
             .as_array()

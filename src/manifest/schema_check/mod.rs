@@ -14,173 +14,29 @@ use super::elsewhere::{
     SYNONYMS, continuous_time, elsewhere, kinds_meant, missing_of_tokenizer, object_to_write, of_authors,
     published_estimator,
 };
-use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, shortened, suggestion};
-use super::instance::SIGN;
-use super::json::{Node, pointer_join, pointer_tokens};
+use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, suggestion};
+use super::json::{Node, pointer_join};
 use super::kinds;
 use super::number_hints::{number_for, unfit};
 use super::schema::resolved;
+use super::schema_parts::{describe, number, options, tags};
 use super::span::Span;
 use super::spelling;
 use crate::shapes::SHAPES;
+use misplaced::{in_files, in_format};
+use wrong_type::wrong_type;
+
+mod misplaced;
+mod wrong_type;
 
 /// The compiled schema: built once, a millisecond or so.
 static VALIDATOR: LazyLock<Option<Validator>> =
     LazyLock::new(|| jsonschema::draft202012::new(resolved()).ok());
 
-/// The way out for a setting of a format that is written outside it, in `read` or beside it.
-fn in_format(schema: &Value, node: &Node, key: &str) -> Option<String> {
-    let has = |field: &str| schema["properties"][field].is_object();
-    let is_read = has("format") && has("longest_record");
-    if !is_read && !has("read") {
-        return None;
-    }
-    let usual = match key {
-        "bad_rows" | "columns" | "comment" | "delimiter" | "escape" | "header" | "quote" | "quoted_lines" => {
-            "csv"
-        }
-        "column" => "parquet",
-        "field" => "json_lines",
-        "record" => "text",
-        _ => return None,
-    };
-    let stated = node.member("format").filter(|_| is_read);
-    let stated = stated.map(|format| format.value.to_json()["kind"].clone());
-    let kind = match (usual, stated.as_ref().and_then(Value::as_str)) {
-        ("csv", Some("tsv")) => "tsv",
-        ("parquet", Some("arrow")) => "arrow",
-        _ => usual,
-    };
-    let value = shortened(&node.member(key)?.value.to_json());
-    Some(format!(
-        "it belongs in `format`: write \"read\": {{ \"format\": {{ \"kind\": \"{kind}\", \"{key}\": {value} }} }}"
-    ))
-}
-
-/// The way out where a field of the files of a download stands beside `files`.
-fn in_files(schema: &Value, node: &Node, key: &str) -> Option<String> {
-    if !schema["properties"]["files"]["items"]["properties"][key].is_object() {
-        return None;
-    }
-    let files = node.member("files").map(|files| files.value.to_json());
-    let files = files
-        .as_ref()
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
-    let mut written = String::new();
-    if key != "url" {
-        let url = files.first().and_then(|file| file["url"].as_str());
-        written = format!("\"url\": {}, ", shortened(&url.unwrap_or("…").into()));
-    }
-    let value = shortened(&node.member(key)?.value.to_json());
-    let more = if files.len() > 1 { ", …" } else { "" };
-    Some(format!(
-        "it belongs in an object of `files`: write \"files\": [{{ {written}\"{key}\": {value} }}{more}]"
-    ))
-}
-
 /// The way out for a kind as another program calls it.
 fn kinds_elsewhere(pointer: &str, kind: &str) -> Option<String> {
     let meant = kinds_meant(pointer.rsplit('/').next()?, kind)?;
     Some(format!("did you mean {}?", alternatives(meant)))
-}
-
-/// The schema of a kind of stage.
-pub(super) fn stage_schema(kind: &str) -> Option<&'static Value> {
-    let kinds = &resolved()["properties"]["stages"]["additionalProperties"]["oneOf"];
-    let mut kinds = kinds.as_array().into_iter().flatten();
-    kinds.find(|branch| branch["properties"]["kind"]["const"] == kind)
-}
-
-/// The fields of a kind of stage.
-fn fields(kind: &str) -> impl Iterator<Item = &'static str> {
-    let fields = stage_schema(kind).and_then(|branch| branch["properties"].as_object());
-    fields
-        .into_iter()
-        .flat_map(|fields| fields.keys().map(String::as_str))
-}
-
-/// The field of some kind of stage that a name stands for, be it another program's name.
-#[must_use]
-pub fn stage_field(name: &str) -> Option<&'static str> {
-    let name = SYNONYMS
-        .iter()
-        .find(|(other, _)| *other == name)
-        .map_or(name, |(_, ours)| *ours);
-    let kinds = &resolved()["properties"]["stages"]["additionalProperties"]["oneOf"];
-    let kinds = kinds.as_array().into_iter().flatten();
-    let fields = kinds.filter_map(|branch| branch["properties"].as_object());
-    let mut names = fields.flat_map(|fields| fields.keys());
-    names
-        .find(|field| *field == name && *field != "kind")
-        .map(String::as_str)
-}
-
-/// Most paths that a hint lists; of more, it shows the first.
-const MOST_PATHS: usize = 4;
-
-/// The hint for an override `path=value` whose path leads nowhere: a path with slashes, the path of a stage without
-/// `stages.`, a field without its stage, or a stage without its field.
-pub(super) fn meant_override(tree: &Node, path: &str, value: &str) -> Option<String> {
-    let stages = tree.member("stages")?.value.members();
-    let kind = |stage: &super::json::Member| {
-        let kind = stage.value.member("kind")?;
-        kind.value.as_str().map(str::to_owned)
-    };
-    let did_you_mean_these = |paths: &[String]| {
-        // In full, however long: it is there to be copied.
-        let mut sets: Vec<_> = paths
-            .iter()
-            .map(|path| format!("`--set {path}={value}`"))
-            .collect();
-        let last = sets.pop()?;
-        let others = sets.join(", ");
-        let or = if others.is_empty() { "" } else { " or " };
-        Some(format!("did you mean {others}{or}{last}?"))
-    };
-    if path.contains('/') {
-        let points = path.trim_matches('/').replace('/', ".");
-        let (first, rest) = points.split_once('.').unwrap_or((&points, ""));
-        if (first == "stages" && rest.contains('.')) || first == "seed" {
-            return did_you_mean_these(&[points]);
-        }
-        return meant_override(tree, &points, value);
-    }
-    let path = path.strip_prefix("stages.").unwrap_or(path);
-    if let Some((first, rest)) = path.split_once('.') {
-        let names = stages.iter().map(|stage| stage.key.as_str());
-        let stage = did_you_mean(first, names)?;
-        return did_you_mean_these(&[format!("stages.{stage}.{rest}")]);
-    }
-    if let Some(stage) = stages.iter().find(|stage| stage.key == path) {
-        let kind = kind(stage)?;
-        let (field, value) = match fields(&kind).find(|field| *field == "steps") {
-            Some(field) => (field, value),
-            None => ("FIELD", "VALUE"),
-        };
-        return Some(format!(
-            "{} is a stage; name a field of it: `--set stages.{path}.{field}={value}`",
-            quoted(path)
-        ));
-    }
-    let field = SYNONYMS.iter().find(|(other, _)| *other == path);
-    let field = field.map_or(path, |(_, ours)| *ours);
-    let has = |stage: &&super::json::Member| {
-        kind(stage).is_some_and(|kind| fields(&kind).any(|own| own == field && own != "kind"))
-    };
-    let paths: Vec<_> = stages
-        .iter()
-        .filter(has)
-        .map(|stage| format!("stages.{}.{field}", stage.key))
-        .collect();
-    if paths.len() > MOST_PATHS {
-        return Some(format!(
-            "{} stages have this field; name one: `--set {}={value}`",
-            paths.len(),
-            paths[0]
-        ));
-    }
-    did_you_mean_these(&paths)
 }
 
 /// What is wrong with the structure, and how many faults were left out.
@@ -248,26 +104,6 @@ pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
     (drafts, omitted)
 }
 
-/// Whether a stage, or the manifest, has to have the field at a pointer.
-fn is_required(tree: &Node, pointer: &str) -> bool {
-    let tokens: Vec<_> = pointer_tokens(pointer).collect();
-    let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
-    let has = |required: &Value, field: &str| {
-        required
-            .as_array()
-            .is_some_and(|all| all.iter().any(|name| name == field))
-    };
-    match tokens.as_slice() {
-        [field] => has(&resolved()["required"], field),
-        ["stages", stage, field] => {
-            let kind = tree.at(&pointer_join(&pointer_join("/stages", stage), "kind"));
-            let own = kind.and_then(Node::as_str).and_then(stage_schema);
-            own.is_some_and(|branch| has(&branch["required"], field))
-        }
-        _ => false,
-    }
-}
-
 /// One finding of the validator.
 struct Finding<'e> {
     kind: &'e Kind,
@@ -323,15 +159,6 @@ fn only_branch_of_its_type(schema: &Value, value: Option<&Value>) -> Option<usiz
     let branches = schema["oneOf"].as_array()?;
     let mut of_type = (0..branches.len()).filter(|&index| branches[index]["type"] == name);
     of_type.next().filter(|_| of_type.next().is_none())
-}
-
-/// The kinds of a tagged union; empty for any other schema.
-fn tags(schema: &Value) -> Vec<&str> {
-    let branches = schema["oneOf"].as_array().map(Vec::as_slice).unwrap_or_default();
-    branches
-        .iter()
-        .filter_map(|branch| branch["properties"]["kind"]["const"].as_str())
-        .collect()
 }
 
 struct Wording<'t> {
@@ -673,116 +500,6 @@ fn handle(tree: &Node, pointer: &str) -> Span {
         .map_or(brace, |member| member.key_span)
 }
 
-fn wrong_type(tree: &Node, node: &Node, path: &str, json: &Value, expected: &str) -> Draft {
-    let is_number = expected.contains("number") || expected.contains("integer");
-    // The value of an override that is not JSON is a string without quotes.
-    let bare = |text: &str| node.span.end - node.span.start == text.len();
-    let found = match json {
-        Value::Null => "`null` is not allowed".to_owned(),
-        Value::Bool(value) => format!("`{value}` is a boolean"),
-        Value::Number(number) if number.is_f64() && expected.contains("integer") => {
-            format!("`{number}` is not an integer")
-        }
-        Value::Number(number) => format!("`{number}` is a number"),
-        Value::String(text) if bare(text) && text.trim().is_empty() => "the value is missing".to_owned(),
-        Value::String(text) if is_number && bare(text) && spelling::number_hint(text).is_some() => {
-            format!("{} is not a JSON number", quoted(text))
-        }
-        Value::String(text) => {
-            let beyond = spelling::beyond(text).filter(|_| is_number);
-            let what = beyond.map_or("is a string", |(what, _)| what);
-            format!("{} {what}", quoted(text))
-        }
-        Value::Array(_) => "this is an array".to_owned(),
-        Value::Object(_) => "this is an object".to_owned(),
-    };
-    let draft = Draft::new(Code::WrongType, node.span, path, found)
-        .value(json)
-        .expected(expected);
-    match json {
-        Value::Null if is_required(tree, path) => draft.hint("write a value: the field has no default"),
-        Value::Null => draft.hint("leave the field out to use its default"),
-        Value::String(text) => {
-            let quotes = if bare(text) { "" } else { " without quotes" };
-            let plain = spelling::unquoted(text);
-            if bare(text) && plain.is_empty() {
-                return draft.hint("give a value after the `=`, or `null` to remove the field");
-            }
-            if is_number && let Some((_, way)) = spelling::beyond(text) {
-                return draft.hint(way);
-            }
-            if is_number && spelling::is_json_number(plain) {
-                return draft.hint(format!("write {plain} without quotes"));
-            }
-            if is_number && let Some(hint) = spelling::number_hint(text) {
-                return draft.hint(format!("{hint}{quotes}"));
-            }
-            if expected.contains("`true`")
-                && let Some(value) = spelling::boolean(text)
-            {
-                return draft.hint(format!("write {value}{quotes}"));
-            }
-            if spelling::is_nothing(text) && is_required(tree, path) {
-                return draft.hint("write a value: the field has no default");
-            }
-            if spelling::is_nothing(text) {
-                return draft.hint(if bare(text) {
-                    "write `null` to remove the field and use its default"
-                } else {
-                    "leave the field out to use its default"
-                });
-            }
-            if expected.starts_with("an array") {
-                let text = super::fault::shortened(&Value::String(text.clone()));
-                return draft.hint(format!("write [{text}]"));
-            }
-            draft
-        }
-        Value::Number(number) if expected.starts_with("a string") => {
-            draft.hint(format!("write \"{number}\""))
-        }
-        Value::Array(_) if path == "/stages" => {
-            draft.hint("give every stage a name: `\"stages\": { \"text\": { \"kind\": \"source\", … }, … }`")
-        }
-        Value::Array(_) => draft.maybe_hint(swept(node, path, json, expected)),
-        _ => draft,
-    }
-}
-
-/// The way out where a field that takes one value has a list of them: a sweep.
-fn swept(node: &Node, path: &str, json: &Value, expected: &str) -> Option<String> {
-    let mut tokens = pointer_tokens(path);
-    if tokens.next().as_deref() != Some("stages") {
-        return None;
-    }
-    let name = tokens.next()?;
-    let (stage, point) = name.split_once(SIGN).unwrap_or((name.as_str(), ""));
-    let field = tokens.collect::<Vec<_>>().join(".");
-    // A list within the list of a sweep.
-    let is_swept = |value: &str| value.starts_with(&format!("{field}="));
-    if point.split(',').any(is_swept) {
-        return None;
-    }
-    let takes_a_value = ["a number", "an integer", "`true`", "one of", "a compiled shape"];
-    if field.is_empty() || !takes_a_value.iter().any(|start| expected.starts_with(start)) {
-        return None;
-    }
-    let values = super::fault::shortened(json);
-    Some(
-        if node.span.source > 0 && !point.is_empty() && !field.contains('.') {
-            // The stage may have a `matrix`, which stays.
-            format!("to sweep these values: --set 'stages.{stage}.matrix.{field}={values}'")
-        } else if node.span.source > 0 {
-            format!("to sweep these values: --set 'stages.{stage}.matrix={{\"{field}\":{values}}}'")
-        } else {
-            format!(
-                "to sweep these values, move them into `matrix` of {}: \"matrix\": {{ \"{field}\": {values} }}",
-                quoted(stage)
-            )
-        },
-    )
-}
-
 /// The way out where a shape is not compiled: another one, or the line to add.
 fn unknown_shape(draft: Draft, written: &str) -> Draft {
     let names: Vec<_> = SHAPES.iter().map(|shape| shape.name).collect();
@@ -806,113 +523,4 @@ fn unknown_shape(draft: Draft, written: &str) -> Draft {
         "to compile it, add a line `{camel_case} \"{name}\" V … L … D … H … N … C …;` to `with_compiled_shapes!` in \
          src/shapes.rs and rebuild"
     ))
-}
-
-/// The strings that an enum takes.
-pub(super) fn options(schema: &'static Value) -> Vec<&'static str> {
-    let one_of = schema["oneOf"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|branch| &branch["const"]);
-    let listed = schema["enum"].as_array().into_iter().flatten();
-    one_of
-        .chain(listed)
-        .chain(schema.get("const"))
-        .filter_map(Value::as_str)
-        .collect()
-}
-
-/// What a schema takes, in words.
-pub(super) fn describe(schema: &'static Value) -> String {
-    let kinds = tags(schema);
-    if !kinds.is_empty() {
-        return format!("an object with a `kind`: one of {}", alternatives(&kinds));
-    }
-    let options = options(schema);
-    if !options.is_empty() {
-        return format!(
-            "{}{}",
-            if options.len() > 1 { "one of " } else { "" },
-            alternatives(&options)
-        );
-    }
-    if let Some(text) = schema["patternErrorMessage"].as_str() {
-        return text.to_owned();
-    }
-    let bounds = |what: &str, low: &'static Value, high: &'static Value| match (low.is_null(), high.is_null())
-    {
-        (false, false) => format!("{what} from {} to {}", number(low), number(high)),
-        (false, true) => format!("{what} of at least {}", number(low)),
-        (true, false) => format!("{what} of at most {}", number(high)),
-        (true, true) => what.to_owned(),
-    };
-    let counted = |what: &str, of: &str, low: &'static Value, high: &'static Value| {
-        let (low, high) = (low.as_u64().unwrap_or(0), high.as_u64());
-        match (low, high) {
-            (0, None) => what.to_owned(),
-            (1, None) => format!("{what}, not empty"),
-            (low, None) => format!("{what} of at least {} {of}", number(&low.into())),
-            (low, Some(high)) => format!(
-                "{what} of {} to {} {of}",
-                number(&low.into()),
-                number(&high.into())
-            ),
-        }
-    };
-    match schema["type"].as_str() {
-        Some("integer") => bounds("an integer", &schema["minimum"], &schema["maximum"]),
-        Some("number") => bounds("a number", &schema["minimum"], &schema["maximum"]),
-        Some("boolean") => "`true` or `false`".to_owned(),
-        Some("string") => counted(
-            "a string",
-            "characters",
-            &schema["minLength"],
-            &schema["maxLength"],
-        ),
-        Some("array") => {
-            let items = if schema["items"]["type"] == "string" {
-                " of strings"
-            } else {
-                ""
-            };
-            counted(
-                &format!("an array{items}"),
-                "elements",
-                &schema["minItems"],
-                &schema["maxItems"],
-            )
-        }
-        Some("object") => counted(
-            "an object",
-            "fields",
-            &schema["minProperties"],
-            &schema["maxProperties"],
-        ),
-        _ => "a value".to_owned(),
-    }
-}
-
-/// A number as a person reads it: 1,048,576.
-fn number(value: &Value) -> String {
-    let Some(integer) = value.as_i64().map(|i| i.to_string()).or_else(|| {
-        // Bounds of floating-point fields are written 1.0, and so on.
-        value
-            .as_f64()
-            .filter(|f| f.fract() == 0.0 && f.abs() < 1e15)
-            .map(|f| (f as i64).to_string())
-    }) else {
-        return super::fault::shortened(value);
-    };
-    let (sign, digits) = integer
-        .strip_prefix('-')
-        .map_or(("", &*integer), |digits| ("-", digits));
-    let mut out = sign.to_owned();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
