@@ -1,11 +1,9 @@
 //! What fits an objective: estimators and samplers, and which of them are the defaults. Validation, the defaults of
 //! `evaluate` and `sample` stages, the stages themselves and `mdlm objectives` read it here.
 
-use std::collections::HashMap;
-
 use super::{
-    AncestralSteps, ArObjective, Autoregressive, D3pmObjective, Estimator, Manifest, MlmObjective, Noise,
-    Objective, Sampler, SeddObjective, Stage,
+    AncestralSteps, ArObjective, Autoregressive, D3pmObjective, Estimator, MlmObjective, Noise, Objective,
+    Sampler, SeddObjective,
 };
 use crate::error::{Error, Result};
 
@@ -224,28 +222,9 @@ impl Objective {
         };
         let with = |settings: &&'static str| {
             let text = format!("{{ \"kind\": \"{}\", {settings} }}", self.kind());
-            Some((*settings, Self::from_argument(&text).ok()?))
+            Some((*settings, serde_json::from_str(&text).ok()?))
         };
         settings.iter().filter_map(with).collect()
-    }
-}
-
-impl Manifest {
-    /// Fills in the settings whose default depends on the model's objective.
-    pub(super) fn fill_in(&mut self) {
-        let objectives: HashMap<String, Objective> = self
-            .stages
-            .iter()
-            .filter_map(|(name, stage)| match stage {
-                Stage::Train(train) => Some((name.clone(), train.objective)),
-                _ => None,
-            })
-            .collect();
-        for stage in self.stages.values_mut() {
-            if let Some(objective) = stage.model().and_then(|model| objectives.get(model)) {
-                stage.fill_in(objective);
-            }
-        }
     }
 }
 

@@ -14,6 +14,7 @@
 //! The commands show [`Faults`] with the lines at fault (`cli::args::manifest::load`); [`Faults::into_error`] makes one
 //! error of them.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ use super::json::{Data, Member, Node, parse, parse_at, pointer_join};
 use super::reading::{STANDARD_INPUT, is_open_file};
 use super::span::Span;
 use super::sweep::{self, Sweeps};
-use super::{Manifest, kinds, number_hints, override_hints, schema_check, semantic};
+use super::{Manifest, Objective, Stage, kinds, number_hints, override_hints, schema_check, semantic};
 
 /// Largest file that is read as a manifest, in bytes: a thousand stages written out come to a third of it.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -169,6 +170,23 @@ impl Manifest {
         let mut manifest: Self = serde::Deserialize::deserialize(expanded)?;
         manifest.fill_in();
         Ok(manifest)
+    }
+
+    /// Fills in the settings whose default depends on the model's objective.
+    fn fill_in(&mut self) {
+        let objectives: HashMap<String, Objective> = self
+            .stages
+            .iter()
+            .filter_map(|(name, stage)| match stage {
+                Stage::Train(train) => Some((name.clone(), train.objective)),
+                _ => None,
+            })
+            .collect();
+        for stage in self.stages.values_mut() {
+            if let Some(objective) = stage.model().and_then(|model| objectives.get(model)) {
+                stage.fill_in(objective);
+            }
+        }
     }
 }
 

@@ -17,6 +17,7 @@
 //! | `argument.rs` | an objective as an argument of a command |
 //! | `fit.rs` | the estimators and samplers that fit an objective |
 //! | `published.rs` | the settings that follow the published code where it differs from mdlm's defaults |
+//! | `estimator.rs` | estimators of the likelihood |
 //! | `sampler.rs` | samplers and their settings |
 //! | `order.rs` | the stages in an order in which each follows the stages that it consumes |
 //! | `vocabularies.rs` | the named tokenizers |
@@ -47,6 +48,7 @@ mod argument;
 pub mod corpora;
 pub mod detokenize;
 mod elsewhere;
+mod estimator;
 pub mod fault;
 pub mod field_table;
 pub mod fit;
@@ -72,6 +74,7 @@ pub mod sweep;
 pub mod vocabularies;
 
 pub use elsewhere::{kinds_meant, tokenizer as tokenizer_object};
+pub use estimator::Estimator;
 pub(crate) use fault::did_you_mean;
 pub use fault::{Code, Fault, Faults, Location, Related};
 pub use instance::{Instance, Point};

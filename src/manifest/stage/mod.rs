@@ -21,7 +21,7 @@ mod train;
 
 pub(super) use compare::COMPARED;
 pub use compare::{COMPARABLE, Compare, Compared, Metric, Seed};
-pub use evaluate::{Estimator, Evaluate, Split, Weights};
+pub use evaluate::{Evaluate, Split, Weights};
 pub use pack::{Pack, Padding, RowFormat, Tail};
 pub use sample::{DEFAULT_SAMPLE_STEPS, Sample};
 pub use source::{Source, SourceInput, SyntheticInput};

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::check::{StageEntry, Stages, or_train};
+use super::check::model::or_train;
+use super::check::{StageEntry, Stages};
 use super::evaluate::Weights;
 use super::{ReferenceField, StageKind, StageSpec};
 use crate::manifest::fault::{Draft, quoted, spaced};

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{StageEntry, Stages, check_objective};
+use super::check::objective::check_objective;
+use super::check::{StageEntry, Stages};
 use super::tokenize::{MIN_TRAINED_VOCABULARY, Tokenizer};
 use super::{ReferenceField, StageKind, StageSpec};
 use crate::manifest::Objective;

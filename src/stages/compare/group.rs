@@ -87,7 +87,7 @@ impl Group {
 }
 
 /// The values of a row's seeds.
-pub(super) fn seeds_of(row: &Row) -> Vec<u64> {
+fn seeds_of(row: &Row) -> Vec<u64> {
     row.seeds.iter().map(|seed| seed.value).collect()
 }
 
