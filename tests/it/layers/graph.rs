@@ -172,8 +172,9 @@ impl Modules {
         }
         let passed_on = module.globs.iter().find_map(|glob| {
             let target = self.absolute(here, glob)?;
-            let defines = self.0.get(&target)?.items.contains(name);
-            defines.then_some(target)
+            let module = self.0.get(&target)?;
+            let has = module.items.contains(name) || module.aliases.contains_key(name);
+            has.then_some(target)
         });
         match passed_on {
             Some(target) => self.file_of(&[&target, rest].concat()),
