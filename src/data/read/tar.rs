@@ -119,6 +119,7 @@ pub fn members(
                 "the tar header at byte {place} of the archive is damaged: its checksum is wrong"
             )));
         }
+        at += pass_sparse_map(input, &block, place)?;
         let kind = block[156];
         let size = number(&block[124..136]).ok_or_else(|| {
             damaged(format!(
@@ -181,6 +182,22 @@ pub fn members(
         rest.skip().map_err(landed)?;
         at = at.saturating_add(size).saturating_add(padding);
     }
+}
+
+/// Passes over the blocks behind the header of a sparse file in which GNU continues its map, and gives their bytes: the
+/// header's size does not count them.
+fn pass_sparse_map(input: &mut dyn BufRead, header: &[u8; BLOCK], place: u64) -> Result<u64> {
+    let mut bytes = 0;
+    let mut continues = header[156] == b'S' && header[257..265] == *b"ustar  \0" && header[482] != 0;
+    while continues {
+        let mut block = [0; BLOCK];
+        if fill(input, &mut block)? < BLOCK {
+            return Err(cut_off("within the map of a sparse file", place));
+        }
+        bytes += BLOCK as u64;
+        continues = block[504] != 0;
+    }
+    Ok(bytes)
 }
 
 fn ustar_name(block: &[u8; BLOCK]) -> String {

@@ -88,12 +88,17 @@ fn header(name: &str, kind: u8, size: &str) -> Vec<u8> {
     let mut block = vec![0; 512];
     block[..name.len()].copy_from_slice(name.as_bytes());
     block[124..124 + size.len()].copy_from_slice(size.as_bytes());
-    block[148..156].fill(b' ');
     block[156] = kind;
     block[257..265].copy_from_slice(b"ustar\x0000");
-    let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
-    block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    sum(&mut block);
     block
+}
+
+/// Writes the checksum of a tar header into it.
+fn sum(header: &mut [u8]) {
+    header[148..156].fill(b' ');
+    let sum: u32 = header[..512].iter().map(|&byte| u32::from(byte)).sum();
+    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
 }
 
 fn tar(members: &[(&str, u8, &[u8])]) -> Vec<u8> {

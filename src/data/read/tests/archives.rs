@@ -187,6 +187,24 @@ fn hidden_members_and_system_files_are_skipped() {
     }
 }
 
+/// GNU writes the map of a sparse file of more than four pieces into blocks behind its header.
+#[test]
+fn tar_members_after_a_sparse_file_with_a_long_map_are_read() {
+    let mut sparse = header("a", b'S', "00000000001");
+    sparse[257..265].copy_from_slice(b"ustar  \0");
+    sparse[482] = 1;
+    sum(&mut sparse);
+    let mut map = [0; 1024];
+    map[504] = 1;
+    let mut content = [0; 512];
+    content[0] = b'x';
+    let archive = [&sparse[..], &map, &content, &tar(&[("b", b'0', b"y")])].concat();
+    let (records, irregular) = read(&archive, "a.tar", &Reading::default()).unwrap();
+    assert_eq!((records, irregular.members), (vec!["y".to_owned()], 1));
+    let message = fault(&archive[..1200], "a.tar", json!({}));
+    assert!(message.contains("within the map of a sparse file"), "{message}");
+}
+
 #[test]
 fn tar_that_is_hostile_is_refused() {
     for name in ["../a", "/etc/passwd", "a/../../b", "..", "C:\\x", "a\\..\\b"] {
