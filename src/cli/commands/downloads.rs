@@ -276,11 +276,7 @@ fn short(file: &DownloadedFile) -> String {
 
 /// A moment to the minute, UTC.
 fn minute(moment: SystemTime) -> String {
-    time::rfc3339(moment)
-        .chars()
-        .take(16)
-        .collect::<String>()
-        .replace('T', " ")
+    time::utc(moment).strftime("%F %H:%M").to_string()
 }
 
 impl From<Download> for DownloadReport {

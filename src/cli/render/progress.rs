@@ -153,9 +153,8 @@ impl Display {
             self.bars.suspend(|| self.terminal.say(text));
         } else {
             // To the second: `2026-01-31T09:05:07Z`.
-            let now = time::rfc3339(SystemTime::now());
-            let now = now.split('.').next().unwrap_or_default();
-            let now = self.terminal.paint(Style::Faint, &format!("{now}Z"));
+            let now = format!("{:.0}", time::utc(SystemTime::now()));
+            let now = self.terminal.paint(Style::Faint, &now);
             self.terminal.say(&format!("{now} {text}"));
         }
     }

@@ -1,7 +1,10 @@
 //! Files behind `http` and `https`.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
 use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, RANGE, RETRY_AFTER,
     TRANSFER_ENCODING,
@@ -309,14 +312,19 @@ fn parse_range(text: &str) -> Option<(u64, Option<u64>)> {
     Some((start.trim().parse().ok()?, total))
 }
 
+/// The forms of a date in headers; all are GMT (RFC 9110, 5.6.7).
+const HTTP_DATES: [&str; 3] = ["%a, %d %b %Y %T GMT", "%A, %d-%b-%y %T GMT", "%a %b %e %T %Y"];
+
 /// `Retry-After`: seconds or a date.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let moment = httpdate::parse_http_date(text).ok()?;
-    Some(moment.duration_since(SystemTime::now()).unwrap_or_default())
+    let read = |form| DateTime::strptime(form, text).ok();
+    let moment = Offset::UTC.to_timestamp(HTTP_DATES.into_iter().find_map(read)?);
+    let wait = moment.ok()?.duration_since(Timestamp::now());
+    Some(wait.try_into().unwrap_or_default())
 }
 
 /// Reads a small answer whole.
@@ -372,11 +380,25 @@ mod tests {
             retry_after(&headers)
         };
         assert_eq!(after("7"), Some(Duration::from_secs(7)));
-        assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(90));
-        let wait = after(&soon).unwrap().as_secs();
-        assert!((80..=90).contains(&wait), "{wait}");
-        assert_eq!(after("soon"), None);
+        for past in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
+            assert_eq!(after(past), Some(Duration::ZERO), "{past}");
+        }
+        let soon = Timestamp::now() + Duration::from_secs(90);
+        for form in HTTP_DATES {
+            let wait = after(&soon.strftime(form).to_string()).unwrap().as_secs();
+            assert!((80..=90).contains(&wait), "{form}: {wait}");
+        }
+        for faulty in [
+            "soon",
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+        ] {
+            assert_eq!(after(faulty), None, "{faulty}");
+        }
     }
 
     #[test]
