@@ -2,6 +2,11 @@
 //!
 //! Only regular files are read. Links, devices and sparse files are counted and passed over. An archive must have its
 //! end mark (a block of zeros), so that one that is cut off is never taken for whole.
+//!
+//! The crate `tar` (0.4.46) is not used. It accepts archives without an end mark. It ends a pax record at its first line
+//! feed, so that a value can forge a name or hide a size. Of a size above 2^64 it reads the low eight bytes. It holds names
+//! and attributes of any length in memory. And it refuses sound archives: those with checksums of signed bytes, blank sizes
+//! or sparse files whose map it cannot read.
 
 use std::io::{self, BufRead, Read};
 
