@@ -1,7 +1,9 @@
 //! Line charts as inline SVG: no script, no font, no colour that the page's light and dark styles do not set. Words stand
 //! above the plot and beside its axes: where curves are drawn there is no room that is free for any curve.
 
-use std::fmt::Write;
+use maud::{Markup, html};
+
+use super::parts::tenths;
 
 /// One curve of a chart.
 #[derive(Clone, Debug)]
@@ -163,28 +165,33 @@ fn four_digits(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// Escapes text for HTML and SVG.
-#[must_use]
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
+/// The ranges of values that a plot shows, and where in the drawing they lie.
+struct PlotScale {
+    /// The lowest and the highest x.
+    x: (f64, f64),
+    /// The lowest and the highest y.
+    y: (f64, f64),
+}
+
+impl PlotScale {
+    /// The distance of an x from the left edge of the drawing.
+    fn across(&self, x: f64) -> f64 {
+        let (low, high) = self.x;
+        let span = if high > low { high - low } else { 1.0 };
+        LEFT + (x - low) / span * (WIDTH - LEFT - RIGHT)
     }
-    out
+
+    /// The distance of a y from the top of the drawing.
+    fn down(&self, y: f64) -> f64 {
+        let (low, high) = self.y;
+        TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
+    }
 }
 
 impl Chart {
     /// The chart as an `<svg>` element, or nothing when no curve has a point.
     #[must_use]
-    #[expect(clippy::too_many_lines, reason = "a drawing, part by part")]
-    pub fn svg(&self) -> Option<String> {
+    pub fn svg(&self) -> Option<Markup> {
         let finite: Vec<Vec<(f64, f64)>> = self
             .series
             .iter()
@@ -196,6 +203,38 @@ impl Chart {
                     .collect()
             })
             .collect();
+        let scale = self.scale(&finite)?;
+        let (legend, height) = self.legend();
+        let beyond = self.beyond(&finite, scale.y);
+        let top = height + LINE * beyond.len() as f64;
+        Some(html! {
+            svg.chart viewBox={ "0 0 " (WIDTH) " " (HEIGHT + top) } role="img"
+                aria-label={ (self.y_label) " against " (self.x_label) } {
+                (legend)
+                @for (line, note) in beyond.iter().enumerate() {
+                    text.beyond x=(LEFT) y=(tenths(height + LINE * line as f64 + 14.0)) { (note) }
+                }
+                g transform={ "translate(0," (top) ")" } {
+                    (self.axes(&scale))
+                    @for level in self.levels() {
+                        @let y = tenths(scale.down(level.y));
+                        line.level x1=(LEFT) x2=(tenths(WIDTH - RIGHT)) y1=(y) y2=(y) {}
+                    }
+                    @for (series, points) in self.series.iter().zip(&finite) {
+                        (series.drawn(points, &scale))
+                    }
+                }
+            }
+        })
+    }
+
+    /// The reference lines that can be drawn.
+    fn levels(&self) -> impl Iterator<Item = &ReferenceLine> {
+        self.reference_lines.iter().filter(|line| line.y.is_finite())
+    }
+
+    /// The scale of all curves and reference lines, or nothing when no curve has a point.
+    fn scale(&self, finite: &[Vec<(f64, f64)>]) -> Option<PlotScale> {
         let xs = || finite.iter().flatten().map(|p| p.0);
         let (x_low, x_high) = (
             xs().fold(f64::INFINITY, f64::min),
@@ -209,86 +248,17 @@ impl Chart {
         let after = x_low + (x_high - x_low) * 0.1;
         let ys = || {
             let curves = finite.iter().flatten().filter(move |p| p.0 >= after).map(|p| p.1);
-            curves.chain(self.reference_lines.iter().map(|l| l.y).filter(|y| y.is_finite()))
+            curves.chain(self.levels().map(|l| l.y))
         };
-        let (mut y_low, mut y_high) = (
+        let (y_low, y_high) = (
             ys().fold(f64::INFINITY, f64::min),
             ys().fold(f64::NEG_INFINITY, f64::max),
         );
         let pad = ((y_high - y_low) * 0.1).max(y_high.abs() * 1e-3).max(1e-9);
-        y_low -= pad;
-        y_high += pad;
-        let x_span = if x_high > x_low { x_high - x_low } else { 1.0 };
-        let x = |v: f64| LEFT + (v - x_low) / x_span * (WIDTH - LEFT - RIGHT);
-        let y = |v: f64| TOP + (y_high - v) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM);
-        let mut words = Vec::new();
-        let legend = self.legend(&mut words);
-        let beyond = self.beyond(&finite, (y_low, y_high));
-        let mut above = String::new();
-        for (line, note) in beyond.iter().enumerate() {
-            let _ = write!(
-                above,
-                "<text class=\"beyond\" x=\"{LEFT}\" y=\"{:.1}\">{note}</text>",
-                legend + LINE * line as f64 + 14.0
-            );
-        }
-        let top = legend + LINE * beyond.len() as f64;
-        let mut out = format!(
-            "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{} against {}\">{}{above}\
-             <g transform=\"translate(0,{top})\">",
-            HEIGHT + top,
-            escape(&self.y_label),
-            escape(&self.x_label),
-            words.concat()
-        );
-        self.axes(&mut out, (x_low, x_high), (y_low, y_high), &x, &y);
-        for level in self.reference_lines.iter().filter(|l| l.y.is_finite()) {
-            let at = y(level.y);
-            let _ = write!(
-                out,
-                "<line class=\"level\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>",
-                WIDTH - RIGHT
-            );
-        }
-        for (series, points) in self.series.iter().zip(&finite) {
-            for (point, half) in series.points.iter().zip(&series.intervals) {
-                let (low, high) = ((point.1 - half).max(y_low), (point.1 + half).min(y_high));
-                if point.1.is_finite() && half.is_finite() && low < high {
-                    let _ = write!(
-                        out,
-                        "<line class=\"{0} whisker\" x1=\"{1:.1}\" x2=\"{1:.1}\" y1=\"{2:.1}\" y2=\"{3:.1}\"/>",
-                        series.class,
-                        x(point.0),
-                        y(low),
-                        y(high),
-                    );
-                }
-            }
-            for part in between(&thin(points), y_low, y_high) {
-                let path: Vec<String> = part
-                    .iter()
-                    .map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1)))
-                    .collect();
-                let _ = match &*path {
-                    [one] => {
-                        let (x, y) = one.split_once(',').unwrap_or_default();
-                        write!(
-                            out,
-                            "<circle class=\"{}\" cx=\"{x}\" cy=\"{y}\" r=\"2\"/>",
-                            series.class
-                        )
-                    }
-                    _ => write!(
-                        out,
-                        "<polyline class=\"{}\" points=\"{}\"/>",
-                        series.class,
-                        path.join(" ")
-                    ),
-                };
-            }
-        }
-        out.push_str("</g></svg>");
-        Some(out)
+        Some(PlotScale {
+            x: (x_low, x_high),
+            y: (y_low - pad, y_high + pad),
+        })
     }
 
     /// Says how far each curve goes that leaves the scale, upwards and downwards, a curve a line.
@@ -303,9 +273,9 @@ impl Chart {
             let (sign, word) = if above { ("▲", "up") } else { ("▼", "down") };
             Some(format!(
                 "{sign} beyond the scale: {}, {word} to {} at {} {}",
-                escape(&series.name),
+                series.name,
                 four_digits(value),
-                escape(&self.x_label),
+                self.x_label,
                 label(at, 1.0),
             ))
         };
@@ -316,83 +286,97 @@ impl Chart {
             .collect()
     }
 
-    fn axes(
-        &self,
-        out: &mut String,
-        (x_low, x_high): (f64, f64),
-        (y_low, y_high): (f64, f64),
-        x: &dyn Fn(f64) -> f64,
-        y: &dyn Fn(f64) -> f64,
-    ) {
-        let vertical = ticks(y_low, y_high, 5);
-        let step = if vertical.len() > 1 {
-            vertical[1] - vertical[0]
-        } else {
-            1.0
+    /// Grid lines, the numbers at both axes and the axes' names.
+    fn axes(&self, scale: &PlotScale) -> Markup {
+        let step = |ticks: &[f64]| match ticks {
+            [first, second, ..] => second - first,
+            _ => 1.0,
         };
-        for value in &vertical {
-            let at = y(*value);
-            let _ = write!(
-                out,
-                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
-                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-                WIDTH - RIGHT,
-                LEFT - 8.0,
-                at + 4.0,
-                label(*value, step)
-            );
+        let vertical = ticks(scale.y.0, scale.y.1, 5);
+        let horizontal = ticks(scale.x.0, scale.x.1, 6);
+        html! {
+            @for value in &vertical {
+                @let y = scale.down(*value);
+                line.grid x1=(LEFT) x2=(tenths(WIDTH - RIGHT)) y1=(tenths(y)) y2=(tenths(y)) {}
+                text x=(tenths(LEFT - 8.0)) y=(tenths(y + 4.0)) text-anchor="end" { (label(*value, step(&vertical))) }
+            }
+            @for value in &horizontal {
+                text x=(tenths(scale.across(*value))) y=(tenths(HEIGHT - BOTTOM + 18.0)) text-anchor="middle" {
+                    (label(*value, step(&horizontal)))
+                }
+            }
+            text.axis x=(tenths(f64::midpoint(LEFT, WIDTH - RIGHT))) y=(tenths(HEIGHT - 6.0)) text-anchor="middle" {
+                (self.x_label)
+            }
+            text.axis transform={ "translate(14," (tenths(f64::midpoint(TOP, HEIGHT - BOTTOM))) ") rotate(-90)" }
+                text-anchor="middle" { (self.y_label) }
         }
-        let horizontal = ticks(x_low, x_high, 6);
-        let step = if horizontal.len() > 1 {
-            horizontal[1] - horizontal[0]
-        } else {
-            1.0
-        };
-        for value in &horizontal {
-            let _ = write!(
-                out,
-                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-                x(*value),
-                HEIGHT - BOTTOM + 18.0,
-                label(*value, step)
-            );
-        }
-        let _ = write!(
-            out,
-            "<text class=\"axis\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\
-             <text class=\"axis\" transform=\"translate(14,{:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
-            f64::midpoint(LEFT, WIDTH - RIGHT),
-            HEIGHT - 6.0,
-            escape(&self.x_label),
-            f64::midpoint(TOP, HEIGHT - BOTTOM),
-            escape(&self.y_label)
-        );
     }
 
-    /// The names of curves and reference lines, in lines from the top, as many in a line as have room. Returns the height that they
-    /// take.
-    fn legend(&self, out: &mut Vec<String>) -> f64 {
+    /// The names of curves and reference lines, in lines from the top, as many in a line as have room, and the height that
+    /// they take.
+    fn legend(&self) -> (Markup, f64) {
         let drawn = |series: &&Series| series.points.iter().any(|p| p.0.is_finite() && p.1.is_finite());
         let curves = self.series.iter().filter(drawn).map(|s| (s.class, &*s.name));
-        let reference_lines = self.reference_lines.iter().filter(|l| l.y.is_finite());
-        let reference_lines = reference_lines.map(|l| ("level", &*l.name));
+        let levels = self.levels().map(|l| ("level", &*l.name));
         let (mut x, mut line) = (LEFT, 0.0);
-        for (class, name) in curves.chain(reference_lines) {
-            let width = STROKE + GAP + LETTER * name.chars().count() as f64;
-            if x > LEFT && x + width > WIDTH - RIGHT {
-                (x, line) = (LEFT, line + 1.0);
+        let names: Vec<(&str, &str, f64, f64)> = curves
+            .chain(levels)
+            .map(|(class, name)| {
+                let width = STROKE + GAP + LETTER * name.chars().count() as f64;
+                if x > LEFT && x + width > WIDTH - RIGHT {
+                    (x, line) = (LEFT, line + 1.0);
+                }
+                let start = x;
+                x += width + BETWEEN;
+                (class, name, start, LINE * line + 14.0)
+            })
+            .collect();
+        let height = if names.is_empty() {
+            0.0
+        } else {
+            LINE * (line + 1.0)
+        };
+        let legend = html! {
+            @for (class, name, x, y) in names {
+                @let (end, middle) = (x + STROKE, tenths(y - 4.0));
+                line class=(class) x1=(tenths(x)) x2=(tenths(end)) y1=(middle) y2=(middle) {}
+                text.name x=(tenths(end + GAP)) y=(tenths(y)) { (name) }
             }
-            let y = LINE * line + 14.0;
-            let (end, middle) = (x + STROKE, y - 4.0);
-            out.push(format!(
-                "<line class=\"{class}\" x1=\"{x:.1}\" x2=\"{end:.1}\" y1=\"{middle:.1}\" y2=\"{middle:.1}\"/>\
-                 <text class=\"name\" x=\"{:.1}\" y=\"{y:.1}\">{}</text>",
-                end + GAP,
-                escape(name)
-            ));
-            x += width + BETWEEN;
+        };
+        (legend, height)
+    }
+}
+
+impl Series {
+    /// The intervals and the curve through those of its points that are finite, as far as the scale goes.
+    fn drawn(&self, finite: &[(f64, f64)], scale: &PlotScale) -> Markup {
+        let (bottom, top) = scale.y;
+        let whiskers = self
+            .points
+            .iter()
+            .zip(&self.intervals)
+            .filter_map(|(point, half)| {
+                let (low, high) = ((point.1 - half).max(bottom), (point.1 + half).min(top));
+                (point.1.is_finite() && half.is_finite() && low < high).then_some((point.0, low, high))
+            });
+        let place = |&(x, y): &(f64, f64)| (tenths(scale.across(x)), tenths(scale.down(y)));
+        html! {
+            @for (x, low, high) in whiskers {
+                @let x = tenths(scale.across(x));
+                line class={ (self.class) " whisker" } x1=(x) x2=(x) y1=(tenths(scale.down(low)))
+                    y2=(tenths(scale.down(high))) {}
+            }
+            @for part in between(&thin(finite), bottom, top) {
+                @if let [one] = &*part {
+                    @let (x, y) = place(one);
+                    circle class=(self.class) cx=(x) cy=(y) r="2" {}
+                } @else {
+                    @let path: Vec<String> = part.iter().map(place).map(|(x, y)| format!("{x},{y}")).collect();
+                    polyline class=(self.class) points=(path.join(" ")) {}
+                }
+            }
         }
-        if out.is_empty() { 0.0 } else { LINE * (line + 1.0) }
     }
 }
 
@@ -434,7 +418,7 @@ mod tests {
             }],
             reference_lines: vec![],
         };
-        let svg = chart.svg().unwrap();
+        let svg = chart.svg().unwrap().into_string();
         assert!(
             svg.contains("▲ beyond the scale: training loss, up to 13.00 at step 1"),
             "{svg}"
@@ -489,7 +473,7 @@ mod tests {
             ],
             reference_lines: vec![],
         };
-        let svg = chart.svg().unwrap();
+        let svg = chart.svg().unwrap().into_string();
         let notes: Vec<&str> = svg.matches("beyond the scale").collect();
         assert_eq!(notes.len(), 2, "{svg}");
         for note in [
@@ -572,7 +556,7 @@ mod tests {
                 y: 0.5,
             }],
         };
-        let svg = chart.svg().unwrap();
+        let svg = chart.svg().unwrap().into_string();
         let (words, plot) = svg.split_once("<g transform=\"translate(0,").unwrap();
         let top: f64 = plot.split_once(')').unwrap().0.parse().unwrap();
         for name in chart
@@ -639,7 +623,7 @@ mod tests {
                 y: 0.5,
             }],
         };
-        let svg = chart.svg().unwrap();
+        let svg = chart.svg().unwrap().into_string();
         assert!(svg.contains("a&lt;b") && !svg.contains("NaN"));
         let path = svg.split("points=\"").nth(1).unwrap().split('"').next().unwrap();
         assert_eq!(path.matches(',').count(), 2, "{path}");

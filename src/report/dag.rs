@@ -1,8 +1,8 @@
 //! The pipeline's graph as inline SVG: stages in columns by their depth, edges as curves.
 
-use std::fmt::Write;
+use maud::{Markup, html};
 
-use super::chart::escape;
+use super::parts::tenths;
 
 /// A stage of the drawing.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ fn columns(nodes: &[GraphNode]) -> Vec<usize> {
 
 /// The graph as an `<svg>` element. Nodes stand in topological order.
 #[must_use]
-pub fn svg(nodes: &[GraphNode]) -> String {
+pub fn svg(nodes: &[GraphNode]) -> Markup {
     let columns = columns(nodes);
     let wide = columns.iter().max().map_or(0, |c| c + 1);
     let mut heights = vec![0usize; wide];
@@ -63,56 +63,44 @@ pub fn svg(nodes: &[GraphNode]) -> String {
             MARGIN + rows[i] as f64 * (NODE.1 + GAP.1) + (nodes_height - column_height) / 2.0,
         )
     };
-    // Drawn at its natural size: a graph of three stages does not fill the page.
-    let mut out = format!(
-        "<svg class=\"dag\" viewBox=\"0 0 {width:.0} {height:.0}\" style=\"max-width:{width:.0}px\" role=\"img\" \
-         aria-label=\"the pipeline's stages\">"
-    );
-    for (i, node) in nodes.iter().enumerate() {
-        for &input in &node.inputs {
-            let (from, to) = (corner(input), corner(i));
-            if columns[i] > columns[input] + 1 {
-                // Around the columns between, below them.
-                let (x0, y0, x1, y1) = (
-                    from.0 + NODE.0 / 2.0,
-                    from.1 + NODE.1,
-                    to.0 + NODE.0 / 2.0,
-                    to.1 + NODE.1,
-                );
-                let low = height - MARGIN;
-                let _ = write!(
-                    out,
-                    "<path class=\"edge far\" d=\"M{x0:.1} {y0:.1} C{x0:.1} {low:.1} {x1:.1} {low:.1} {x1:.1} {y1:.1}\"/>"
-                );
-                continue;
+    let edges = nodes.iter().enumerate().flat_map(|(to, node)| {
+        let edge = move |&from: &usize| (from, to);
+        node.inputs.iter().map(edge)
+    });
+    let edge = |(from, to): (usize, usize)| {
+        let is_far = columns[to] > columns[from] + 1;
+        let (from, to) = (corner(from), corner(to));
+        if is_far {
+            // Around the columns between, below them.
+            let (x0, y0) = (from.0 + NODE.0 / 2.0, from.1 + NODE.1);
+            let (x1, y1) = (to.0 + NODE.0 / 2.0, to.1 + NODE.1);
+            let low = height - MARGIN;
+            let path = format!("M{x0:.1} {y0:.1} C{x0:.1} {low:.1} {x1:.1} {low:.1} {x1:.1} {y1:.1}");
+            return ("edge far", path);
+        }
+        let (x0, y0) = (from.0 + NODE.0, from.1 + NODE.1 / 2.0);
+        let (x1, y1) = (to.0, to.1 + NODE.1 / 2.0);
+        let bend = f64::midpoint(x0, x1);
+        let path = format!("M{x0:.1} {y0:.1} C{bend:.1} {y0:.1} {bend:.1} {y1:.1} {x1:.1} {y1:.1}");
+        ("edge", path)
+    };
+    let (wide, tall) = (format!("{width:.0}"), format!("{height:.0}"));
+    html! {
+        // Drawn at its natural size: a graph of three stages does not fill the page.
+        svg.dag viewBox={ "0 0 " (wide) " " (tall) } style={ "max-width:" (wide) "px" } role="img"
+            aria-label="the pipeline's stages" {
+            @for (class, path) in edges.map(edge) {
+                path class=(class) d=(path) {}
             }
-            let (x0, y0, x1, y1) = (from.0 + NODE.0, from.1 + NODE.1 / 2.0, to.0, to.1 + NODE.1 / 2.0);
-            let bend = f64::midpoint(x0, x1);
-            let _ = write!(
-                out,
-                "<path class=\"edge\" d=\"M{x0:.1} {y0:.1} C{bend:.1} {y0:.1} {bend:.1} {y1:.1} {x1:.1} {y1:.1}\"/>"
-            );
+            @for (i, node) in nodes.iter().enumerate() {
+                @let (x, y) = corner(i);
+                @let middle = tenths(x + NODE.0 / 2.0);
+                rect class={ "node " (node.kind) } x=(tenths(x)) y=(tenths(y)) width=(NODE.0) height=(NODE.1) rx="8" {}
+                text.name x=(middle) y=(tenths(y + 19.0)) text-anchor="middle" { (shorten(&node.name, 18)) }
+                text.note x=(middle) y=(tenths(y + 36.0)) text-anchor="middle" { (node.note) }
+            }
         }
     }
-    for (i, node) in nodes.iter().enumerate() {
-        let (x, y) = corner(i);
-        let middle = x + NODE.0 / 2.0;
-        let _ = write!(
-            out,
-            "<rect class=\"node {}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{}\" height=\"{}\" rx=\"8\"/>\
-             <text class=\"name\" x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\
-             <text class=\"note\" x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-            escape(&node.kind),
-            NODE.0,
-            NODE.1,
-            y + 19.0,
-            escape(&shorten(&node.name, 18)),
-            y + 36.0,
-            escape(&node.note)
-        );
-    }
-    out.push_str("</svg>");
-    out
 }
 
 /// The first `most` characters, with an ellipsis where some were cut.
@@ -139,7 +127,7 @@ mod tests {
         };
         let nodes = [node(&[]), node(&[0]), node(&[1]), node(&[0, 2])];
         assert_eq!(columns(&nodes), [0, 1, 2, 3]);
-        assert_eq!(svg(&nodes).matches("class=\"edge").count(), 4);
+        assert_eq!(svg(&nodes).into_string().matches("class=\"edge").count(), 4);
     }
 
     #[test]

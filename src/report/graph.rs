@@ -94,6 +94,11 @@ mod tests {
                 node("t", "compare · not run", &[2]),
             ]
         );
-        assert!(crate::report::html("x", None, &stages).is_ok());
+        let subject = crate::report::ReportSubject {
+            title: "x",
+            description: None,
+            manifest: "x.json",
+        };
+        assert!(crate::report::page(subject, &stages).is_ok());
     }
 }

@@ -1,32 +1,26 @@
 //! What sections of the report are made of: figures, settings, tables, provenance.
 
-use std::fmt::Write as _;
-
+use maud::{Markup, html};
 use serde_json::Value;
 
-use super::chart::escape;
 use super::stage::ReportedStage;
 use crate::numbers;
 use crate::plural::counted;
 use crate::store::Record;
 
 /// The stage's key figures as a row of cards.
-pub(super) fn figures(figures: &[(String, String)]) -> String {
-    let mut out = String::from("<dl class=\"figures\">");
-    for (name, value) in figures {
-        let _ = write!(
-            out,
-            "<div><dt>{}</dt><dd>{}</dd></div>",
-            escape(name),
-            escape(value)
-        );
+pub(super) fn figures(figures: &[(String, String)]) -> Markup {
+    html! {
+        dl.figures {
+            @for (name, value) in figures {
+                div { dt { (name) } dd { (value) } }
+            }
+        }
     }
-    out.push_str("</dl>\n");
-    out
 }
 
 /// A stage's settings and inputs, from its record: overrides of the command line are in it.
-pub(super) fn settings(record: &Record) -> String {
+pub(super) fn settings(record: &Record) -> Markup {
     let made = &record.provenance;
     let mut rows = stated(&made.config, record.key.seed);
     for file in &made.files {
@@ -36,17 +30,16 @@ pub(super) fn settings(record: &Record) -> String {
         ));
     }
     rows.push(("key".to_owned(), record.key.digest().to_string()));
-    let mut out = String::from("<details class=\"settings\"><summary>settings</summary><table><tbody>");
-    for (name, value) in rows {
-        let _ = write!(
-            out,
-            "<tr><th>{}</th><td>{}</td></tr>",
-            escape(&name),
-            escape(&value)
-        );
+    html! {
+        details.settings {
+            summary { "settings" }
+            table { tbody {
+                @for (name, value) in rows {
+                    tr { th { (name) } td { (value) } }
+                }
+            } }
+        }
     }
-    out.push_str("</tbody></table></details>\n");
-    out
 }
 
 /// The settings with the seed that the stage drew by. A stage that states its seed has it among its settings; one that draws
@@ -85,57 +78,62 @@ pub fn leaves(value: &Value) -> Vec<(String, String)> {
 }
 
 /// A table from its cells, the heading first.
-pub(super) fn table(out: &mut String, rows: &[Vec<String>]) {
-    out.push_str("<div class=\"scroll\"><table>");
-    for (index, row) in rows.iter().enumerate() {
-        let tag = if index == 0 { "th" } else { "td" };
-        out.push_str("<tr>");
-        for cell in row {
-            let _ = write!(out, "<{tag}>{}</{tag}>", escape(cell));
-        }
-        out.push_str("</tr>");
+pub(super) fn table(rows: &[Vec<String>]) -> Markup {
+    let (heading, rows) = rows.split_at(rows.len().min(1));
+    html! {
+        div.scroll { table {
+            @for row in heading {
+                tr { @for cell in row { th { (cell) } } }
+            }
+            @for row in rows {
+                tr { @for cell in row { td { (cell) } } }
+            }
+        } }
     }
-    out.push_str("</table></div>\n");
 }
 
 /// Which artifacts the report is made of, and where they were made.
-pub(super) fn provenance(stages: &[ReportedStage<'_>]) -> String {
-    let mut out = String::from(
-        "<div class=\"scroll\"><table><thead><tr><th>stage</th><th>artifact</th><th>started</th><th>took</th>\
-         <th>peak memory</th><th>where</th><th>mdlm</th></tr></thead><tbody>",
-    );
-    for stage in stages {
-        let Some((record, _)) = &stage.done else {
-            let _ = write!(
-                out,
-                "<tr><td>{}</td><td colspan=\"6\">not run</td></tr>",
-                escape(stage.name)
-            );
-            continue;
-        };
-        let p = &record.provenance;
-        let memory = p.peak_memory_bytes.map_or_else(String::new, numbers::bytes);
-        let place = format!(
-            "{}, {}, {}",
-            p.device,
-            counted(p.threads, "thread"),
-            p.machine.processor.as_deref().unwrap_or(&p.machine.system)
-        );
-        let digest = record.artifact.to_string();
-        let _ = write!(
-            out,
-            "<tr><td>{}</td><td><code title=\"{digest}\">{}</code></td><td>{}</td><td>{}</td><td>{memory}</td>\
-             <td>{}</td><td>{}</td></tr>",
-            escape(stage.name),
-            digest.get(..12).unwrap_or(&digest),
-            escape(&p.started),
-            seconds(p.seconds),
-            escape(&place),
-            escape(&p.version),
-        );
+pub(super) fn provenance(stages: &[ReportedStage<'_>]) -> Markup {
+    html! {
+        div.scroll { table {
+            thead { tr {
+                @for name in ["stage", "artifact", "started", "took", "peak memory", "where", "mdlm"] {
+                    th { (name) }
+                }
+            } }
+            tbody {
+                @for stage in stages {
+                    tr {
+                        td { (stage.name) }
+                        @match &stage.done {
+                            Some((record, _)) => (origin(record)),
+                            None => td colspan="6" { "not run" },
+                        }
+                    }
+                }
+            }
+        } }
     }
-    out.push_str("</tbody></table></div>\n");
-    out
+}
+
+/// The cells of an artifact in the table of provenance.
+fn origin(record: &Record) -> Markup {
+    let made = &record.provenance;
+    let digest = record.artifact.to_string();
+    let machine = made.machine.processor.as_deref().unwrap_or(&made.machine.system);
+    html! {
+        td { code title=(digest) { (digest.get(..12).unwrap_or(&digest)) } }
+        td { (made.started) }
+        td { (seconds(made.seconds)) }
+        td { (made.peak_memory_bytes.map_or_else(String::new, numbers::bytes)) }
+        td { (made.device) ", " (counted(made.threads, "thread")) ", " (machine) }
+        td { (made.version) }
+    }
+}
+
+/// A length in a drawing, to a tenth.
+pub(super) fn tenths(length: f64) -> String {
+    format!("{length:.1}")
 }
 
 /// A duration as a person says it.

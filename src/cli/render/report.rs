@@ -9,7 +9,7 @@ use super::words::shown;
 use crate::error::{Context as _, Result};
 use crate::manifest::Loaded;
 use crate::plan::{Decision, Plan};
-use crate::report::{self, ReportedStage};
+use crate::report::{self, ReportSubject, ReportedStage};
 use crate::store::{Digest, Store};
 
 /// `reports/NAME.html` in the folder of results. Where that is the report of another manifest of the same name, which is
@@ -35,9 +35,6 @@ pub fn default_path(loaded: &Loaded, store: &Store, terminal: &Terminal) -> Path
     path
 }
 
-/// The beginning of a report, which names its pipeline; it ends with a quote and a bracket.
-const OWNER: &str = "<meta name=\"mdlm-manifest\" content=\"";
-
 /// The manifest whose report lies in a file, if it says so.
 fn owner(path: &Path) -> Option<String> {
     let mut head = Vec::new();
@@ -46,24 +43,7 @@ fn owner(path: &Path) -> Option<String> {
         .take(1 << 16)
         .read_to_end(&mut head)
         .ok()?;
-    let head = String::from_utf8_lossy(&head);
-    let (owner, _) = head.split_once(OWNER)?.1.split_once("\">")?;
-    Some(
-        owner
-            .replace("&quot;", "\"")
-            .replace("&lt;", "<")
-            .replace("&amp;", "&"),
-    )
-}
-
-/// A page that says whose report it is.
-fn owned(page: &str, loaded: &Loaded, store: &Store) -> String {
-    let own = store
-        .place(&loaded.path)
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('"', "&quot;");
-    page.replacen("<head>", &format!("<head>{OWNER}{own}\">"), 1)
+    report::manifest_of(&String::from_utf8_lossy(&head))
 }
 
 /// Writes the report of a plan as it stands.
@@ -90,8 +70,12 @@ pub fn write(loaded: &Loaded, store: &Store, plan: &Plan, path: &Path) -> Result
         })
         .collect();
     let manifest = &loaded.manifest;
-    let page = report::html(&manifest.name, manifest.description.as_deref(), &stages)?;
-    let page = owned(&page, loaded, store);
+    let subject = ReportSubject {
+        title: &manifest.name,
+        description: manifest.description.as_deref(),
+        manifest: &store.place(&loaded.path),
+    };
+    let page = report::page(subject, &stages)?;
     // Of a store that can only be read, it is there already.
     if fs::read(path).is_ok_and(|before| before == page.as_bytes()) {
         return Ok(());

@@ -1,10 +1,10 @@
 //! A comparison: its table, and what is said about it.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
+use maud::{Markup, html};
+
 use crate::error::Result;
-use crate::report::chart::escape;
 use crate::report::parts::table;
 use crate::stages::compare::{Comparison, TextBlock, blocks};
 
@@ -12,19 +12,18 @@ use crate::stages::compare::{Comparison, TextBlock, blocks};
 ///
 /// # Errors
 /// The comparison cannot be read.
-pub(super) fn section(folder: &Path) -> Result<String> {
-    let mut out = String::new();
-    for block in blocks(&Comparison::open(folder)?) {
-        match block {
-            // The section has its own.
-            TextBlock::Heading(_) => {}
-            TextBlock::Paragraph(text) => {
-                let _ = writeln!(out, "<p class=\"more\">{}</p>", escape(&text));
+pub(super) fn section(folder: &Path) -> Result<Markup> {
+    let blocks = blocks(&Comparison::open(folder)?);
+    Ok(html! {
+        @for block in &blocks {
+            @match block {
+                // The section has its own.
+                TextBlock::Heading(_) => {}
+                TextBlock::Paragraph(text) => p.more { (text) },
+                TextBlock::Table(rows) => (table(rows)),
             }
-            TextBlock::Table(rows) => table(&mut out, &rows),
         }
-    }
-    Ok(out)
+    })
 }
 
 #[cfg(test)]
@@ -47,7 +46,7 @@ mod tests {
               "unit": "per token of text" }
         ] }"#;
         fs::write(folder.path().join(crate::stages::compare::TABLE), rows).unwrap();
-        let table = section(folder.path()).unwrap();
+        let table = section(folder.path()).unwrap().into_string();
         for expected in [
             "<tr><th>stage</th><th>objective</th><th>bits_per_byte</th><th>perplexity</th></tr>",
             "<tr><td>causal</td><td>ar</td><td>1.0000 ± 0.2500</td><td>4.000 (3.000–5.000)</td></tr>",
@@ -71,7 +70,7 @@ mod tests {
         ] }"#;
         let rows = rows.replace("MODEL", &crate::store::Digest::of(b"model").to_string());
         fs::write(folder.path().join(crate::stages::compare::TABLE), rows).unwrap();
-        let table = section(folder.path()).unwrap();
+        let table = section(folder.path()).unwrap().into_string();
         assert!(
             table.contains(
                 "<tr><th>note</th><th>bits_per_byte</th></tr><tr><td>a|&lt;b</td><td>1.0000 ± 0.2500</td></tr>"

@@ -6,6 +6,8 @@ mod train;
 
 use std::path::Path;
 
+use maud::Markup;
+
 use super::stage::ReportedStage;
 use crate::error::Result;
 use crate::manifest::StageKind;
@@ -18,11 +20,13 @@ pub(super) fn section(
     stage: &ReportedStage<'_>,
     stages: &[ReportedStage<'_>],
     folder: &Path,
-) -> Result<String> {
+) -> Result<Markup> {
     match stage.kind {
         StageKind::Train => train::section(stage, stages, folder),
         StageKind::Sample => sample::section(folder),
         StageKind::Compare => compare::section(folder),
-        StageKind::Source | StageKind::Tokenize | StageKind::Pack | StageKind::Evaluate => Ok(String::new()),
+        StageKind::Source | StageKind::Tokenize | StageKind::Pack | StageKind::Evaluate => {
+            Ok(Markup::default())
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! Samples: the first of their texts.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
+use maud::{Markup, html};
+
 use crate::error::Result;
-use crate::report::chart::escape;
 use crate::stages::sample::read_samples;
 
 /// Sampled rows shown at most.
@@ -14,15 +14,16 @@ const SAMPLES: usize = 10;
 ///
 /// # Errors
 /// The samples cannot be read.
-pub(super) fn section(folder: &Path) -> Result<String> {
+pub(super) fn section(folder: &Path) -> Result<Markup> {
     let lines = read_samples(folder)?;
-    let mut out = String::from("<ol class=\"samples\">");
-    for line in lines.iter().take(SAMPLES) {
-        let _ = write!(out, "<li>{}</li>", escape(line.text.trim()));
-    }
-    out.push_str("</ol>\n");
-    if lines.len() > SAMPLES {
-        let _ = writeln!(out, "<p class=\"more\">{SAMPLES} of {} rows.</p>", lines.len());
-    }
-    Ok(out)
+    Ok(html! {
+        ol.samples {
+            @for line in lines.iter().take(SAMPLES) {
+                li { (line.text.trim()) }
+            }
+        }
+        @if lines.len() > SAMPLES {
+            p.more { (SAMPLES) " of " (lines.len()) " rows." }
+        }
+    })
 }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use maud::{Markup, html};
+
 use crate::data::{RowsInfo, SourceInfo, Unit};
 use crate::error::Result;
 use crate::manifest::StageKind;
@@ -20,7 +22,7 @@ pub(super) fn section(
     stage: &ReportedStage<'_>,
     stages: &[ReportedStage<'_>],
     folder: &Path,
-) -> Result<String> {
+) -> Result<Markup> {
     let mut loss: Vec<LossPoint> = Vec::new();
     let (mut bound, mut intervals, mut bits) = (Vec::new(), Vec::new(), Vec::new());
     let mut validated = Validation::default();
@@ -96,10 +98,11 @@ pub(super) fn section(
         ],
         reference_lines,
     };
-    Ok(chart
-        .svg()
-        .map(|svg| format!("<div class=\"scroll\">{svg}</div>\n"))
-        .unwrap_or_default())
+    Ok(html! {
+        @if let Some(svg) = chart.svg() {
+            div.scroll { (svg) }
+        }
+    })
 }
 
 /// What the loss and the validations of a training in a folder are per, as its rows and its model say.
@@ -238,7 +241,7 @@ mod tests {
                 done: None,
                 figures: vec![],
             };
-            section(&stage, &[], folder.path()).unwrap()
+            section(&stage, &[], folder.path()).unwrap().into_string()
         };
         let cases = [
             (
