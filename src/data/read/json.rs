@@ -1,13 +1,16 @@
 //! JSON values, one a line or one after the other.
 //!
-//! Where a value ends is found by counting brackets outside of strings, so that a value is parsed once, whole, and is never
-//! longer in memory than a record may be. Of the value only the text is decoded; the rest is passed over without being
-//! kept, however deep it is nested.
+//! `serde_json` finds where a value ends. A value that is not whole in the bytes read so far is parsed anew when there are
+//! twice as many of them, until it is longer than a record may be. Of the value only the text is decoded; the rest is
+//! passed over without being kept, however deep it is nested.
 
 use std::fmt;
 use std::io::BufRead;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
+};
+use serde_json::error::Category;
 
 use super::encoding::TextContainer;
 use super::fault::landed;
@@ -19,6 +22,8 @@ use crate::manifest::reading::JsonLinesFormat;
 
 /// Names of fields that a hint shows.
 const SHOWN: usize = 8;
+/// Bytes behind an error that may be a part of it: more than the longest word that is named in a message.
+const LOOKAHEAD: usize = 16;
 
 /// Reads the text of every value.
 ///
@@ -35,148 +40,30 @@ pub fn read(input: &mut dyn BufRead, format: &JsonLinesFormat, sink: &mut Sink<'
         patched: Vec::new(),
         sink,
     };
-    let mut scan = Scan::default();
-    // A value that goes on in the next chunk.
-    let mut carried: Vec<u8> = Vec::new();
-    let mut first = true;
+    // What was read and not yet taken, and how much of it is worth another look.
+    let (mut kept, mut enough) = (Vec::new(), BYTE_ORDER_MARK.len());
+    let mut begun = false;
     loop {
         let chunk = input.fill_buf().map_err(landed)?;
-        if chunk.is_empty() {
-            break;
-        }
-        let mut at = 0;
-        if std::mem::take(&mut first) && chunk.starts_with(BYTE_ORDER_MARK) {
-            at = BYTE_ORDER_MARK.len();
-        }
-        while at < chunk.len() {
-            if !scan.begun() {
-                let Some(start) = chunk[at..].iter().position(|byte| !byte.is_ascii_whitespace()) else {
-                    values.pass(&chunk[at..]);
-                    break;
-                };
-                values.pass(&chunk[at..at + start]);
-                at += start;
-            }
-            let rest = &chunk[at..];
-            let end = scan.end(rest);
-            let part = &rest[..end.unwrap_or(rest.len())];
-            if carried.len() + part.len() > values.sink.longest {
-                carried.extend_from_slice(part);
-                return Err(values.too_long(&carried));
-            }
-            at += part.len();
-            if end.is_none() {
-                carried.extend_from_slice(part);
-            } else if carried.is_empty() {
-                values.closed(part)?;
-            } else {
-                carried.extend_from_slice(part);
-                values.closed(&carried)?;
-                carried.clear();
-            }
-        }
-        let count = chunk.len();
+        let (count, ended) = (chunk.len(), chunk.is_empty());
+        kept.extend_from_slice(chunk);
         input.consume(count);
+        if kept.len() < enough && !ended {
+            continue;
+        }
+        let mark = !std::mem::replace(&mut begun, true) && kept.starts_with(BYTE_ORDER_MARK);
+        let taken = if mark { BYTE_ORDER_MARK.len() } else { 0 };
+        let left = values.take(&kept[taken..], ended)?;
+        if ended {
+            return Ok(());
+        }
+        kept.drain(..kept.len() - left);
+        enough = (2 * left).min(values.most());
     }
-    if !carried.is_empty() {
-        values.value(&carried)?;
-    }
-    Ok(())
 }
 
 fn newlines(bytes: &[u8]) -> u64 {
     memchr::memchr_iter(b'\n', bytes).count() as u64
-}
-
-/// Finds the end of a value.
-#[derive(Default)]
-struct Scan {
-    /// Brackets that are open.
-    depth: usize,
-    within: Within,
-    /// The last byte was a backslash in a string.
-    escaped: bool,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Within {
-    /// Before a value.
-    #[default]
-    Nothing,
-    /// Between the strings of an object or array.
-    Structure,
-    String,
-    /// A number or word at the top.
-    Scalar,
-}
-
-impl Scan {
-    fn begun(&self) -> bool {
-        self.within != Within::Nothing
-    }
-
-    /// The end of the value that begins at or before the start of `bytes`; `None` if it goes on behind them.
-    fn end(&mut self, bytes: &[u8]) -> Option<usize> {
-        let mut at = 0;
-        let fresh = self.within == Within::Nothing;
-        if fresh {
-            self.within = match bytes.first()? {
-                b'{' | b'[' => Within::Structure,
-                b'"' => {
-                    at = 1;
-                    Within::String
-                }
-                // A bracket that closes nothing is a value of its own, and a fault.
-                b'}' | b']' => return Some(1),
-                _ => Within::Scalar,
-            };
-        }
-        while at < bytes.len() {
-            match self.within {
-                Within::String => {
-                    if std::mem::take(&mut self.escaped) {
-                        at += 1;
-                        continue;
-                    }
-                    let found = memchr::memchr3(b'"', b'\\', b'\n', &bytes[at..])?;
-                    at += found + 1;
-                    match bytes[at - 1] {
-                        b'\\' => self.escaped = true,
-                        b'"' if self.depth > 0 => self.within = Within::Structure,
-                        // No string has a bare line break: what follows is not taken for a part of it.
-                        _ => return Some(self.ended(at)),
-                    }
-                }
-                Within::Scalar => {
-                    let stop = |byte: &u8| byte.is_ascii_whitespace() || b"{}[]\",".contains(byte);
-                    let length = bytes[at..].iter().position(stop)?;
-                    // What cannot be passed over at the top is a value of its own, and a fault.
-                    return Some(self.ended((at + length).max(usize::from(fresh))));
-                }
-                Within::Structure | Within::Nothing => {
-                    let byte = bytes[at];
-                    at += 1;
-                    match byte {
-                        b'"' => self.within = Within::String,
-                        b'{' | b'[' => self.depth += 1,
-                        b'}' | b']' => {
-                            self.depth = self.depth.saturating_sub(1);
-                            if self.depth == 0 {
-                                return Some(self.ended(at));
-                            }
-                        }
-                        _ => {}
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    fn ended(&mut self, at: usize) -> usize {
-        *self = Self::default();
-        at
-    }
 }
 
 /// Takes the text out of values.
@@ -196,139 +83,174 @@ struct JsonTexts<'v, 's> {
 }
 
 impl JsonTexts<'_, '_> {
-    /// Passes over white space between values.
-    fn pass(&mut self, bytes: &[u8]) {
-        let lines = newlines(bytes);
-        self.line += lines;
-        self.behind &= lines == 0;
-    }
-
-    /// Takes a value whose end was found.
-    fn closed(&mut self, bytes: &[u8]) -> Result<()> {
-        if bytes.ends_with(b"\n") {
-            // Nothing else ends so: brackets and quotes close the others.
-            return Err(Error::input(format!(
-                "record {}: line {}: a string is not closed at the end of the line",
-                self.number + 1,
-                self.line + newlines(bytes) - 1
-            ))
-            .hint("a line break within a string is written `\\n`"));
+    /// Takes the values that are whole; returns the number of bytes behind them.
+    fn take(&mut self, mut bytes: &[u8], ended: bool) -> Result<usize> {
+        loop {
+            let is_space = |byte: &&u8| byte.is_ascii_whitespace();
+            let (space, rest) = bytes.split_at(bytes.iter().take_while(is_space).count());
+            let lines = newlines(space);
+            self.line += lines;
+            self.behind &= lines == 0;
+            if rest.is_empty() {
+                return Ok(0);
+            }
+            match self.value(rest, ended)? {
+                Some(length) => bytes = &rest[length..],
+                None => return Ok(rest.len()),
+            }
         }
-        self.value(bytes)
     }
 
-    fn value(&mut self, bytes: &[u8]) -> Result<()> {
-        self.number += 1;
-        let found = match self.parse(bytes) {
-            Ok(found) => found,
-            Err(error) => self.without_numbers(bytes, &error)?,
+    /// Bytes of a value that are parsed, at most.
+    fn most(&self) -> usize {
+        self.sink.longest.saturating_add(LOOKAHEAD)
+    }
+
+    /// Takes the value at the beginning; returns its length, or nothing where the next bytes may be a part of it.
+    fn value(&mut self, bytes: &[u8], ended: bool) -> Result<Option<usize>> {
+        let bytes = &bytes[..bytes.len().min(self.most())];
+        let mut patched = std::mem::take(&mut self.patched);
+        let parsed = match self.parse(bytes) {
+            // Columns are the same in both.
+            Err(error) if error.is_syntax() && patch(bytes, &mut patched) => self.parse(&patched),
+            parsed => parsed,
         };
-        let (number, line) = (self.number, self.line);
-        let place = || format!("record {number} (line {line})");
+        self.patched = patched;
+        let is_settled = match &parsed {
+            Ok((_, length)) => *length < bytes.len() || closes(bytes),
+            Err(error) => !error.is_eof() && offset(bytes, error) + LOOKAHEAD <= bytes.len(),
+        };
+        if !is_settled && !ended && bytes.len() < self.most() {
+            return Ok(None);
+        }
+        self.number += 1;
+        let (found, length) = match parsed {
+            Ok(parsed) => parsed,
+            Err(error) if error.is_eof() && bytes.len() > self.sink.longest => {
+                (Pointee::Missing, bytes.len())
+            }
+            Err(error) => return Err(self.fault(&error, bytes)),
+        };
+        let value = &bytes[..length];
+        let lines = newlines(value);
+        if lines > 0 {
+            self.closed(value)?;
+        }
+        if length > self.sink.longest {
+            return Err(self.sink.too_long().context(self.place()));
+        }
+        let place = || format!("record {} (line {})", self.number, self.line);
         match found {
-            Pointee::Text => {
-                if std::str::from_utf8(&self.text).is_ok() {
-                    self.sink.push(&self.text, String::new).context(place)?;
-                } else {
-                    let escaped = std::str::from_utf8(bytes).is_ok();
+            Pointee::Text => match std::str::from_utf8(&self.text) {
+                Ok(text) => self.sink.emit(text).context(place)?,
+                Err(_) => {
+                    let escaped = std::str::from_utf8(value).is_ok();
                     self.sink
                         .push_of(&self.text, TextContainer::Json { escaped }, place)?;
                 }
-            }
+            },
             Pointee::Null => self.sink.empty(),
-            Pointee::Missing => return Err(self.missing(bytes)),
+            Pointee::Missing => return Err(self.missing(value)),
         }
-        self.line += newlines(bytes);
+        self.line += lines;
         self.behind = true;
-        Ok(())
+        Ok(Some(length))
     }
 
-    /// Reads a value with `NaN`, `Infinity` or `-Infinity` in it, which Python's `json` writes, where none of them is
-    /// part of the text.
-    fn without_numbers(&mut self, bytes: &[u8], error: &serde_json::Error) -> Result<Pointee> {
-        let mut patched = std::mem::take(&mut self.patched);
-        if !error.is_syntax() || !patch(bytes, &mut patched) {
-            return Err(self.fault(error, bytes));
-        }
-        let found = self.parse(&patched);
-        self.patched = patched;
-        // Columns are the same in both.
-        found.map_err(|error| self.fault(&error, bytes))
-    }
-
-    fn parse(&mut self, bytes: &[u8]) -> serde_json::Result<Pointee> {
+    /// Reads the value at the beginning: what its pointer leads to, and its length.
+    fn parse(&mut self, bytes: &[u8]) -> serde_json::Result<(Pointee, usize)> {
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
         let walk = PointerVisitor {
             pointer: &self.pointer,
-            join: &self.format.join,
+            join: Some(&self.format.join),
             text: &mut self.text,
         };
         let found = walk.deserialize(&mut deserializer)?;
-        deserializer.end()?;
-        Ok(found)
+        let length = deserializer.into_iter::<IgnoredAny>().byte_offset();
+        let separates = |byte: &u8| byte.is_ascii_whitespace() || b"{}[]\",".contains(byte);
+        if !closes(&bytes[..length]) && bytes.get(length).is_some_and(|next| !separates(next)) {
+            // A number or a word goes on in a way that no value does.
+            serde_json::from_slice::<IgnoredAny>(&bytes[..=length])?;
+        }
+        Ok((found, length))
     }
 
     fn place(&self) -> String {
         format!("record {} (line {})", self.number, self.line)
     }
 
+    /// Checks that no string goes on in the next line.
+    fn closed(&self, bytes: &[u8]) -> Result<()> {
+        let mut at = 0;
+        while let Some(before) = memchr::memchr(b'"', &bytes[at..]) {
+            at += before;
+            at += string_length(&bytes[at..]);
+            if bytes[at - 1] == b'\n' {
+                let (number, line) = (self.number, self.line + newlines(&bytes[..at - 1]));
+                return Err(Error::input(format!(
+                    "record {number}: line {line}: a string is not closed at the end of the line"
+                ))
+                .hint("a line break within a string is written `\\n`"));
+            }
+        }
+        Ok(())
+    }
+
     /// Says what is wrong with a value, and in which line and column.
     fn fault(&self, error: &serde_json::Error, bytes: &[u8]) -> Error {
-        let message = error.to_string();
-        let message = message
-            .rfind(" at line ")
-            .map_or(&message[..], |end| &message[..end]);
+        let (before, after) = bytes.split_at(offset(bytes, error));
+        let shown = after.len().min(1 + usize::from(after.starts_with(b"\r\n")));
+        if let Err(error) = self.closed(&bytes[..before.len() + shown]) {
+            return error;
+        }
         let line = self.line + (error.line() as u64).saturating_sub(1);
-        let number = self.number;
-        if bytes.starts_with(BYTE_ORDER_MARK) {
+        let place = format!("line {line}, column {}", error.column());
+        let (message, hint) = if bytes.starts_with(BYTE_ORDER_MARK) {
             let place = if self.behind { "in" } else { "at the start of" };
-            return Error::input(format!(
-                "record {number}: a byte order mark {place} line {line} (concatenated files?)"
-            ))
-            .hint(
+            (
+                format!("a byte order mark {place} line {line} (concatenated files?)"),
                 "name the files one by one in `files`, or take the marks out: \
                  `LC_ALL=C sed 's/\\xEF\\xBB\\xBF//g' FILE > NEW`",
-            );
-        }
-        if bytes.first() == Some(&0) {
-            return Error::input(format!("record {number}: a NUL byte in line {line}")).hint(
+            )
+        } else if bytes.first() == Some(&0) {
+            (
+                format!("a NUL byte in line {line}"),
                 "a writer that was stopped leaves such bytes at the end of a file; take them out: \
                  `tr -d '\\000' < FILE > NEW`",
-            );
-        }
-        if let Some(name) = number_before(bytes, error) {
-            return Error::input(format!(
-                "record {number}: line {line}, column {}: {name} is neither JSON nor text (Python's `json` writes it \
-                 for an undefined number)",
-                error.column()
-            ))
-            .hint("write null for a missing text, for example with `jq -c .`: a null is an empty record");
-        }
-        let place = format!("record {number}: line {line}, column {}", error.column());
-        if let Some(literal) = Literal::at(bytes, error) {
-            return literal.fault().context(place);
-        }
-        let quoted = is_single_quote(bytes, error);
-        let kind = error.classify();
-        let error = Error::input(format!("{place}: {message}"));
-        match kind {
-            serde_json::error::Category::Data => {
-                error.hint("set `field` to point to a string or an array of strings")
-            }
-            serde_json::error::Category::Eof => {
-                error.hint("the value is cut off, or a bracket or quote is not closed")
-            }
-            _ if quoted => {
-                error.hint("this is how Python prints values, not JSON: write them with `json.dumps`")
-            }
-            _ if bytes == b"," => error.hint(
-                "JSON lines have no comma between values; to write an array's elements as lines: `jq -c '.[]' FILE > \
-                 NEW`",
-            ),
-            _ => error.hint(
-                "the file has to be JSON values one after the other; state `format` if it is something else",
-            ),
-        }
+            )
+        } else if let Some(name) = number_before(bytes, error) {
+            (
+                format!(
+                    "{place}: {name} is neither JSON nor text (Python's `json` writes it for an undefined number)"
+                ),
+                "write null for a missing text, for example with `jq -c .`: a null is an empty record",
+            )
+        } else if let Some(literal) = Literal::at(bytes, error) {
+            return literal
+                .fault()
+                .context(format!("record {}: {place}", self.number));
+        } else {
+            let message = error.to_string();
+            let message = message
+                .rsplit_once(" at line ")
+                .map_or(&*message, |(message, _)| message);
+            let hint = match error.classify() {
+                Category::Data => "set `field` to point to a string or an array of strings",
+                Category::Eof => "the value is cut off, or a bracket or quote is not closed",
+                _ if is_single_quote(bytes, error) => {
+                    "this is how Python prints values, not JSON: write them with `json.dumps`"
+                }
+                _ if bytes.starts_with(b",") => {
+                    "JSON lines have no comma between values; to write an array's elements as lines: \
+                     `jq -c '.[]' FILE > NEW`"
+                }
+                _ => {
+                    "the file has to be JSON values one after the other; state `format` if it is something else"
+                }
+            };
+            (format!("{place}: {message}"), hint)
+        };
+        Error::input(format!("record {}: {message}", self.number)).hint(hint)
     }
 
     fn missing(&self, bytes: &[u8]) -> Error {
@@ -348,15 +270,38 @@ impl JsonTexts<'_, '_> {
         let names: Vec<_> = names.0.iter().map(|name| format!("`/{name}`")).collect();
         error.hint(format!("`field` may be one of {}", names.join(", ")))
     }
+}
 
-    fn too_long(&mut self, bytes: &[u8]) -> Error {
-        self.number += 1;
-        // What swallowed the lines after it was broken before it was long.
-        match self.parse(bytes) {
-            Err(error) if error.is_syntax() || error.is_data() => self.fault(&error, bytes),
-            _ => self.sink.too_long().context(self.place()),
+/// Whether the last byte closes a value: a number or a word may go on.
+fn closes(bytes: &[u8]) -> bool {
+    matches!(bytes.last(), Some(b'}' | b']' | b'"'))
+}
+
+/// Where the parser stopped.
+fn offset(bytes: &[u8], error: &serde_json::Error) -> usize {
+    let mut ends = memchr::memchr_iter(b'\n', bytes);
+    let line = match error.line().checked_sub(2) {
+        Some(before) => ends.nth(before).map_or(bytes.len(), |end| end + 1),
+        None => 0,
+    };
+    (line + error.column().saturating_sub(1)).min(bytes.len())
+}
+
+/// The length of the string at the beginning, with its quotes; of one that is not closed in its line the line break is the
+/// last byte.
+fn string_length(bytes: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(rest) = bytes.get(at..)
+        && let Some(before) = memchr::memchr3(b'"', b'\\', b'\n', rest)
+    {
+        at += before + 1;
+        if bytes[at - 1] != b'\\' {
+            return at;
         }
+        // What is escaped.
+        at += 1;
     }
+    bytes.len()
 }
 
 /// Numbers that are not JSON, as Python writes them, and numbers of the same length.
@@ -366,48 +311,38 @@ const NO_NUMBERS: [(&[u8], &[u8]); 3] = [
     (b"NaN", b"0.0"),
 ];
 
-/// Copies a value with numbers instead of those that are not JSON; whether there are some.
+/// Copies the value at the beginning with numbers instead of those that are not JSON; whether there are some. Such a value
+/// is read where none of them is part of the text.
 fn patch(bytes: &[u8], to: &mut Vec<u8>) -> bool {
     to.clear();
-    to.extend_from_slice(bytes);
-    let mut any = false;
-    let mut at = 0;
-    while let Some(next) = bytes.get(at) {
-        if *next == b'"' {
-            at += 1;
-            loop {
-                let Some(length) = memchr::memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) else {
-                    return any;
-                };
-                at += length + 1;
-                if bytes[at - 1] == b'"' {
-                    break;
-                }
-                // What is escaped.
-                at += 1;
-            }
-            continue;
-        }
-        let found = matches!(next, b'N' | b'I' | b'-')
-            .then(|| NO_NUMBERS.iter().find(|(word, _)| bytes[at..].starts_with(word)))
-            .flatten();
-        if let Some((word, number)) = found {
-            to[at..at + word.len()].copy_from_slice(number);
+    let (mut depth, mut any) = (0_usize, false);
+    while let Some(&byte) = bytes.get(to.len()) {
+        let rest = &bytes[to.len()..];
+        if let Some((_, number)) = NO_NUMBERS.iter().find(|(word, _)| rest.starts_with(word)) {
+            to.extend_from_slice(number);
             any = true;
-            at += word.len();
+        } else if byte == b'"' {
+            to.extend_from_slice(&rest[..string_length(rest)]);
         } else {
-            at += 1;
+            to.push(byte);
+            match byte {
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+        if depth == 0 {
+            break;
         }
     }
+    // A number goes on in it.
+    to.extend(bytes.get(to.len()));
     any
 }
 
 /// The number that is not JSON and that ends where the error is.
 fn number_before(bytes: &[u8], error: &serde_json::Error) -> Option<&'static str> {
-    let line = bytes
-        .split(|&byte| byte == b'\n')
-        .nth(error.line().checked_sub(1)?)?;
-    let before = line.get(..error.column().min(line.len()))?;
+    let before = bytes.get(..=offset(bytes, error)).unwrap_or(bytes);
     let (word, _) = NO_NUMBERS.iter().find(|(word, _)| before.ends_with(word))?;
     std::str::from_utf8(word).ok()
 }
@@ -440,11 +375,41 @@ enum Pointee {
     Missing,
 }
 
-/// Goes where a pointer leads.
+/// Goes where a pointer leads, and takes a string or joins an array of them; nulls in it count as nothing.
 struct PointerVisitor<'w> {
+    /// The parts of the pointer that are left.
     pointer: &'w [String],
-    join: &'w str,
+    /// What stands between the strings of an array; an element is no array.
+    join: Option<&'w str>,
     text: &'w mut Vec<u8>,
+}
+
+impl PointerVisitor<'_> {
+    /// Goes on below, or takes a single string where there is nothing to join with.
+    fn below<'w>(&'w mut self, pointer: &'w [String], join: Option<&'w str>) -> PointerVisitor<'w> {
+        let text = &mut *self.text;
+        PointerVisitor { pointer, join, text }
+    }
+
+    /// Joins the strings of an array.
+    fn joined<'de, A: SeqAccess<'de>>(mut self, mut seq: A, join: &str) -> Result<Pointee, A::Error> {
+        let mut any = false;
+        loop {
+            let before = self.text.len();
+            if any {
+                self.text.extend_from_slice(join.as_bytes());
+            }
+            let found = seq.next_element_seed(self.below(&[], None))?;
+            if found == Some(Pointee::Text) {
+                any = true;
+            } else {
+                self.text.truncate(before);
+            }
+            if found.is_none() {
+                return Ok(Pointee::Text);
+            }
+        }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for PointerVisitor<'_> {
@@ -459,11 +424,25 @@ impl<'de> DeserializeSeed<'de> for PointerVisitor<'_> {
     }
 }
 
+/// Methods of a visitor for values that have nothing below them.
+macro_rules! missing {
+    ($($visit:ident: $value:ty),*) => {
+        $(fn $visit<E>(self, _: $value) -> Result<Pointee, E> {
+            Ok(Pointee::Missing)
+        })*
+    };
+}
+
 impl<'de> Visitor<'de> for PointerVisitor<'_> {
     type Value = Pointee;
 
+    missing!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
+
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string or an array of strings")
+        f.write_str(match self.join {
+            Some(_) => "a string or an array of strings",
+            None => "a string",
+        })
     }
 
     fn visit_none<E>(self) -> Result<Pointee, E> {
@@ -475,174 +454,58 @@ impl<'de> Visitor<'de> for PointerVisitor<'_> {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Pointee, D::Error> {
+        if self.join.is_some() {
+            self.text.clear();
+        }
         // Bytes, so that what is not UTF-8 (or half a surrogate pair) is a matter of the policy, not of the parser.
-        deserializer.deserialize_bytes(TextVisitor {
-            join: self.join,
-            text: self.text,
-        })
+        deserializer.deserialize_bytes(self)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pointee, A::Error> {
-        let (name, pointer) = self
-            .pointer
-            .split_first()
-            .ok_or_else(|| A::Error::custom("an object"))?;
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Pointee, E> {
+        self.text.extend_from_slice(bytes);
+        Ok(Pointee::Text)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Pointee, A::Error> {
+        let Some((name, pointer)) = self.pointer.split_first() else {
+            return Err(A::Error::invalid_type(Unexpected::Map, &self));
+        };
         let mut found = Pointee::Missing;
-        while let Some(matches) = map.next_key_seed(Key(name))? {
+        loop {
+            // Behind the text, which stays if no other of the same name follows: of equal names the last counts, as in
+            // most parsers.
+            let before = self.text.len();
+            if map.next_key_seed(self.below(&[], None))?.is_none() {
+                return Ok(found);
+            }
+            let matches = self.text[before..] == *name.as_bytes();
+            self.text.truncate(before);
             if matches {
-                // Of equal names the last counts, as in most parsers.
-                found = map.next_value_seed(PointerVisitor {
-                    pointer,
-                    join: self.join,
-                    text: &mut *self.text,
-                })?;
+                found = map.next_value_seed(self.below(pointer, self.join))?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
         }
-        Ok(found)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Pointee, A::Error> {
-        let (name, pointer) = self
-            .pointer
-            .split_first()
-            .ok_or_else(|| A::Error::custom("an array"))?;
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Pointee, A::Error> {
+        let Some((name, pointer)) = self.pointer.split_first() else {
+            return match self.join {
+                Some(join) => self.joined(seq, join),
+                None => Err(A::Error::invalid_type(Unexpected::Seq, &self)),
+            };
+        };
         let canonical = name == "0" || !name.starts_with(['0', '+']);
-        let index = name.parse::<usize>().ok().filter(|_| canonical);
-        let mut found = Pointee::Missing;
-        let mut at = 0;
-        loop {
-            if index == Some(at) {
-                let walk = PointerVisitor {
-                    pointer,
-                    join: self.join,
-                    text: &mut *self.text,
-                };
-                match seq.next_element_seed(walk)? {
-                    Some(here) => found = here,
-                    None => return Ok(found),
-                }
-            } else if seq.next_element::<IgnoredAny>()?.is_none() {
-                return Ok(found);
+        let mut found = None;
+        if let Some(index) = name.parse::<usize>().ok().filter(|_| canonical) {
+            let mut before = 0;
+            while before < index && seq.next_element::<IgnoredAny>()?.is_some() {
+                before += 1;
             }
-            at += 1;
+            found = seq.next_element_seed(self.below(pointer, self.join))?;
         }
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Pointee, E> {
-        Ok(Pointee::Missing)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Pointee, E> {
-        Ok(Pointee::Missing)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Pointee, E> {
-        Ok(Pointee::Missing)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Pointee, E> {
-        Ok(Pointee::Missing)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Pointee, E> {
-        Ok(Pointee::Missing)
-    }
-}
-
-/// Whether a name is this one.
-struct Key<'k>(&'k str);
-
-impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_bytes(self)
-    }
-}
-
-impl Visitor<'_> for Key<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_bytes<E>(self, name: &[u8]) -> Result<bool, E> {
-        Ok(name == self.0.as_bytes())
-    }
-}
-
-/// Takes a string, or joins an array of them; nulls in it count as nothing.
-struct TextVisitor<'t> {
-    join: &'t str,
-    text: &'t mut Vec<u8>,
-}
-
-impl<'de> Visitor<'de> for TextVisitor<'_> {
-    type Value = Pointee;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string or an array of strings")
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Pointee, E> {
-        self.text.clear();
-        self.text.extend_from_slice(bytes);
-        Ok(Pointee::Text)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Pointee, A::Error> {
-        self.text.clear();
-        let mut first = true;
-        while let Some(any) = seq.next_element_seed(Element {
-            join: if first { "" } else { self.join },
-            text: &mut *self.text,
-        })? {
-            first &= !any;
-        }
-        Ok(Pointee::Text)
-    }
-}
-
-/// Appends a string of an array; says whether there was one.
-struct Element<'t> {
-    join: &'t str,
-    text: &'t mut Vec<u8>,
-}
-
-impl<'de> DeserializeSeed<'de> for Element<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_option(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Element<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_none<E>(self) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_unit<E>(self) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_bytes(self)
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<bool, E> {
-        self.text.extend_from_slice(self.join.as_bytes());
-        self.text.extend_from_slice(bytes);
-        Ok(true)
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(found.unwrap_or(Pointee::Missing))
     }
 }
 

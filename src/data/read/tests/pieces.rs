@@ -86,6 +86,18 @@ proptest! {
     }
 
     #[test]
+    fn json_limits_hold_wherever_chunks_end(
+        parts in proptest::collection::vec("[a\"{}\\[\\],:\\\\ é\n1]{0,6}|\\{\"text\":\"[a-z]{0,20}\"\\}|NaN|-Infinity|null|nan", 0..12),
+        size in 1..9usize,
+    ) {
+        let text = parts.concat();
+        let settings = reading(json!({"longest_record": 20}));
+        let whole = in_pieces(text.as_bytes(), usize::MAX, "a.jsonl", &settings);
+        let pieces = in_pieces(text.as_bytes(), size, "a.jsonl", &settings);
+        prop_assert_eq!(whole, pieces);
+    }
+
+    #[test]
     fn columns_read_in_chunks_have_the_same_records(size in 1..200usize) {
         for name in ["plain.file.arrow", "lz4.stream.arrow"] {
             prop_assert_eq!(in_pieces(&golden(name), size, name, &Reading::default()).unwrap(), forty());
