@@ -14,7 +14,7 @@ use std::io::ErrorKind;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
-use clap::{ColorChoice, CommandFactory, FromArgMatches};
+use clap::{CommandFactory, FromArgMatches};
 
 use crate::error::{Context, Error, Kind, is_guarded, panic_text};
 use crate::plural;
@@ -28,18 +28,14 @@ mod suggestions;
 
 use commands::{Cli, Command};
 use render::error::ErrorReport;
-use render::terminal::{Color, Terminal, requested_color};
+use render::terminal::{Terminal, requested_color};
 
 /// The whole program: parses the arguments, runs the command, reports its error, returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = suggestions::spelt_out(std::env::args_os().collect());
-    let choice = match requested_color(&arguments) {
-        Color::Auto => ColorChoice::Auto,
-        Color::Always => ColorChoice::Always,
-        Color::Never => ColorChoice::Never,
-    };
-    let matches = Cli::command().color(choice).try_get_matches_from(&arguments);
+    let color = requested_color(&arguments);
+    let matches = Cli::command().color(color).try_get_matches_from(&arguments);
     let parsed = matches.and_then(|mut matches| {
         let is_json = matches
             .subcommand()
@@ -50,7 +46,6 @@ pub fn main() -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => {
             if let Some((message, hint)) = suggestions::answer(&error, &arguments) {
-                let color = requested_color(&arguments);
                 Terminal::new(false, color).error(&message, Some(&hint));
                 return ExitCode::from(Kind::Input.exit_code());
             }

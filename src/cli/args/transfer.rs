@@ -8,8 +8,8 @@ use super::compute::ComputeArgs;
 use super::execution::RemoteArgs;
 use super::project::{Project, ProjectArgs};
 use crate::cli::render::progress::Display;
-use crate::cli::render::table::columns;
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::terminal::Terminal;
 use crate::cli::signals::listen;
 use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, Progress, Sink as _};
@@ -130,13 +130,13 @@ impl Work {
             .iter()
             .map(|line| vec![line.stage.clone(), line.text.clone()])
             .collect();
-        terminal.output(&columns(&rows, |row, column, cell| {
-            match (column, lines[row].status) {
-                (0, _) => terminal.paint_output(Style::Strong, cell),
-                (_, "moved") => terminal.paint_output(Style::Good, cell),
-                (_, "refused") => terminal.paint_output(Style::Error, cell),
-                _ => terminal.paint_output(Style::Faint, cell),
-            }
-        }))
+        terminal.output(
+            &terminal.table(&rows, |row, column| match (column, lines[row].status) {
+                (0, _) => style::STRONG,
+                (_, "moved") => style::GOOD,
+                (_, "refused") => style::ERROR,
+                _ => style::FAINT,
+            }),
+        )
     }
 }

@@ -10,8 +10,9 @@ use serde::Serialize;
 use crate::bench::{self, Measured, Options, Product};
 use crate::cli::args::compute::{ComputeArgs, compute_on};
 use crate::cli::render::progress::Display;
-use crate::cli::render::table::{columns, width, wrap};
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::table::paragraph;
+use crate::cli::render::terminal::Terminal;
 use crate::cli::signals::listen;
 use crate::error::{Error, Result};
 use crate::event::Cancel;
@@ -224,12 +225,8 @@ fn tables(
     terminal: &Terminal,
 ) -> String {
     let heading = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
-    let paint = |row: usize, _: usize, cell: &str| {
-        if row == 0 {
-            terminal.paint_output(Style::Strong, cell)
-        } else {
-            cell.to_owned()
-        }
+    let style = |row: usize, _: usize| {
+        if row == 0 { style::STRONG } else { style::PLAIN }
     };
     let mut text = format!(
         "{}: V {}, L {}, D {}, H {}, N {}, C {}; {}\n",
@@ -247,7 +244,7 @@ fn tables(
         .map(|task| &*task.device)
         .find(|device| *device != system::described(Device::Cpu))
     {
-        let _ = writeln!(text, "{}", wrap(gpu, width()).join("\n"));
+        let _ = writeln!(text, "{}", paragraph(gpu));
     }
     if !tasks.is_empty() {
         let mut rows = vec![heading(&[
@@ -273,7 +270,7 @@ fn tables(
                     .map_or_else(String::new, numbers::bytes),
             ]
         }));
-        let _ = write!(text, "\n{}", columns(&rows, paint));
+        let _ = write!(text, "\n{}", terminal.table(&rows, style));
     }
     for task in tasks {
         let mut rows = vec![heading(&[name(task.task), "forward", "backward", "GFLOP/s"])];
@@ -296,10 +293,10 @@ fn tables(
                 },
             ]
         }));
-        let _ = write!(text, "\n{}", columns(&rows, paint));
+        let _ = write!(text, "\n{}", terminal.table(&rows, style));
     }
     for task in tasks.iter().filter(|task| !task.kernels.is_empty()) {
-        let _ = write!(text, "\n{}", columns(&kernels(task), paint));
+        let _ = write!(text, "\n{}", terminal.table(&kernels(task), style));
     }
     if !products.is_empty() {
         let mut rows = vec![heading(&["matrix product alone", "m", "n", "k", "GFLOP/s"])];
@@ -312,7 +309,7 @@ fn tables(
                 format!("{:.0}", product.gflops),
             ]
         }));
-        let _ = write!(text, "\n{}", columns(&rows, paint));
+        let _ = write!(text, "\n{}", terminal.table(&rows, style));
     }
     text
 }

@@ -120,7 +120,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     } else {
         let texts: Vec<_> = tables
             .iter()
-            .map(|table| text(table, &|style, text| terminal.paint_output(style, text)))
+            .map(|table| text(table, terminal.colors_output()))
             .collect();
         terminal.output(&texts.join("\n"))?;
     }

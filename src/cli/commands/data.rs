@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use crate::cli::args::project::ProjectArgs;
 use crate::cli::args::stage::find;
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::terminal::Terminal;
 use crate::data::records::Records;
 use crate::data::rows::Rows;
 use crate::data::tokenizer::Tokenizer;
@@ -268,7 +269,7 @@ fn shown(item: &Item, whole: bool, terminal: &Terminal) -> String {
             plural::agreeing(counted, "counts", "count")
         );
     }
-    let mut text = terminal.paint_output(Style::Faint, &head);
+    let mut text = terminal.paint_output(style::FAINT, &head);
     text.push('\n');
     let mut left = if whole { usize::MAX } else { SHOWN_CHARACTERS };
     let mut body = String::new();
@@ -277,7 +278,7 @@ fn shown(item: &Item, whole: bool, terminal: &Terminal) -> String {
         let visible: String = piece.chars().take(left).flat_map(made_visible).collect();
         left = left.saturating_sub(total);
         if *special {
-            body.push_str(&terminal.paint_output(Style::Faint, &visible));
+            body.push_str(&terminal.paint_output(style::FAINT, &visible));
         } else {
             body.push_str(&visible);
         }

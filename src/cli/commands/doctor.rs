@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use crate::cli::args::compute::DeviceChoice;
 use crate::cli::args::environment;
-use crate::cli::render::table::{columns, width, wrap};
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::table::paragraph;
+use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::shown;
 use crate::error::{Error, Result};
 use crate::kernels::cuda::support::{CudaSupport, Detected, Gpu, GpuHolder, Unsupported, Version};
@@ -358,9 +359,9 @@ fn text(report: &DoctorReport, terminal: &Terminal) -> String {
         .chain(cuda_rows(report))
         .map(|(name, value)| vec![name, value])
         .collect();
-    let mut text = columns(&rows, |_, column, cell| match column {
-        0 => terminal.paint_output(Style::Strong, cell),
-        _ => cell.to_owned(),
+    let mut text = terminal.table(&rows, |_, column| match column {
+        0 => style::STRONG,
+        _ => style::PLAIN,
     });
     let AutoDevice {
         device,
@@ -370,7 +371,7 @@ fn text(report: &DoctorReport, terminal: &Terminal) -> String {
     let device = if *device == "cpu" { "CPU" } else { "GPU" };
     text.push('\n');
     let mut say = |line: &str| {
-        text.push_str(&wrap(line, width()).join("\n"));
+        text.push_str(&paragraph(line));
         text.push('\n');
     };
     say(&format!("`--device auto` takes the {device}: {because}"));
@@ -528,7 +529,6 @@ fn library(part: &CudaComponent, more: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::render::terminal::Color;
     use crate::kernels::cuda::support::tests::well;
 
     fn described(support: &CudaSupport) -> String {
@@ -560,7 +560,7 @@ mod tests {
             stated_device: None,
             ..report(support, result, &Store::at("/nowhere"))
         };
-        let text = text(&report, &Terminal::new(false, Color::Never));
+        let text = text(&report, &Terminal::new(false, clap::ColorChoice::Never));
         assert!(
             text.lines()
                 .all(|line| line.chars().count() <= crate::cli::render::table::WIDTH),

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::cli::args::environment;
-use crate::cli::render::table::columns;
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::shown;
 use crate::data::fetch::{self, Begun, Download, DownloadedFile, Forgotten, Inventory};
 use crate::error::{Error, Result};
@@ -147,9 +147,9 @@ fn list(folder: &Path, json: bool, terminal: &Terminal) -> Result<()> {
         .map(str::to_owned)
         .to_vec();
     let table: Vec<_> = std::iter::once(heading).chain(rows).collect();
-    terminal.output(&columns(&table, |row, _, cell| match row {
-        0 => terminal.paint_output(Style::Faint, cell),
-        _ => cell.to_owned(),
+    terminal.output(&terminal.table(&table, |row, _| match row {
+        0 => style::FAINT,
+        _ => style::PLAIN,
     }))?;
     terminal.say(&format!("{} in {place}", bytes(size(&inventory))));
     Ok(())

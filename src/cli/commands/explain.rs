@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::cli::args::project::ProjectArgs;
 use crate::cli::args::stage::one;
-use crate::cli::render::table::columns;
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::{flatten, is_unfinished, joined};
 use crate::error::{Error, Result};
 use crate::numbers::{bytes, took};
@@ -145,7 +145,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         .map(|input| (input.role, plan.stages[input.index].name.as_str()))
         .collect();
     let heading = format!("{} ({kind}) of {}", stage.name, plan.pipeline);
-    let mut text = terminal.paint_output(Style::Strong, &heading);
+    let mut text = terminal.paint_output(style::STRONG, &heading);
     text.push('\n');
     let mut rows = vec![vec!["now".to_owned(), now]];
     if let Some(run) = record.and(served_by) {
@@ -174,14 +174,14 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 
 fn section(text: &mut String, name: &str, terminal: &Terminal) {
     text.push('\n');
-    text.push_str(&terminal.paint_output(Style::Strong, name));
+    text.push_str(&terminal.paint_output(style::STRONG, name));
     text.push('\n');
 }
 
 fn table(rows: &[Vec<String>], terminal: &Terminal) -> String {
-    columns(rows, |_, column, cell| match column {
-        0 => terminal.paint_output(Style::Faint, cell),
-        _ => cell.to_owned(),
+    terminal.table(rows, |_, column| match column {
+        0 => style::FAINT,
+        _ => style::PLAIN,
     })
 }
 
@@ -331,8 +331,8 @@ fn runs(history: &[RecordedRun], is_unfinished: bool, terminal: &Terminal) -> St
             text,
         ]);
     }
-    columns(&rows, |row, column, cell| match (row, column) {
-        (0, _) | (_, 0) => terminal.paint_output(Style::Faint, cell),
-        _ => cell.to_owned(),
+    terminal.table(&rows, |row, column| match (row, column) {
+        (0, _) | (_, 0) => style::FAINT,
+        _ => style::PLAIN,
     })
 }

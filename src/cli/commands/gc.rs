@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use crate::cli::args::store::{Reached, StoreArgs, keep};
-use crate::cli::render::table::columns;
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::shown;
 use crate::data::fetch::{self, Inventory};
 use crate::error::{Error, Result};
@@ -259,9 +259,9 @@ fn table(items: &[Item], terminal: &Terminal) -> String {
         let more = count((listed.len() - LISTED) as u64);
         rows.push(vec![String::new(), String::new(), format!("… and {more} more")]);
     }
-    columns(&rows, |_, column, cell| match column {
-        1 => terminal.paint_output(Style::Faint, cell),
-        _ => cell.to_owned(),
+    terminal.table(&rows, |_, column| match column {
+        1 => style::FAINT,
+        _ => style::PLAIN,
     })
 }
 

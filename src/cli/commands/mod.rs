@@ -5,10 +5,10 @@
 //! `match`es below it. Commands do not import each other: what two of them need lies in [`super::args`] or
 //! [`super::render`].
 
-use clap::{Parser, Subcommand};
+use clap::{ColorChoice, Parser, Subcommand};
 
 use super::args::transfer;
-use super::render::terminal::{Color, Terminal};
+use super::render::terminal::Terminal;
 use crate::error::Result;
 
 pub mod bench;
@@ -88,7 +88,7 @@ pub struct Global {
         hide_default_value = true,
         help_heading = "Global options"
     )]
-    pub color: Color,
+    pub color: ColorChoice,
 }
 
 /// The commands.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cli::render::listing::entry;
-use crate::cli::render::table;
+use crate::cli::render::table::paragraph;
 use crate::cli::render::terminal::Terminal;
 use crate::diffusion::{Method, Passes, objective};
 use crate::error::{Error, Result};
@@ -362,11 +362,7 @@ fn epilogue(shape: &str) -> String {
          counts the matrix products of the forward and the backward pass in all passes of a row; MDLM computes its last block \
          and its output layer for masked tokens alone. `mdlm objectives KIND` shows one objective with its defaults."
     );
-    let lines: Vec<_> = [numbers.as_str(), ABSENT]
-        .iter()
-        .flat_map(|text| table::wrap(text, table::width()))
-        .collect();
-    lines.join("\n") + "\n"
+    format!("{}\n{}\n", paragraph(&numbers), paragraph(ABSENT))
 }
 
 fn in_full(described: &ObjectiveDescription) -> String {
@@ -401,7 +397,7 @@ mod tests {
         let texts = all.iter().map(in_full).chain([list(&all)]);
         for text in texts {
             for line in text.lines() {
-                assert!(line.chars().count() <= table::WIDTH, "{line}");
+                assert!(line.chars().count() <= crate::cli::render::table::WIDTH, "{line}");
             }
             let end = text.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(end.ends_with(ABSENT), "{text}");

@@ -5,8 +5,8 @@ use serde::Serialize;
 use crate::cli::args::execution::ExecutionArgs;
 use crate::cli::args::piped;
 use crate::cli::args::project::ProjectArgs;
-use crate::cli::render::table::columns;
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::joined;
 use crate::error::Result;
 use crate::event::Cancel;
@@ -203,14 +203,10 @@ fn text(plan: &Plan, work: usize, outlook: &[Outlook], terminal: &Terminal) -> S
         (run, fetch) => format!("{run} to run, {fetch} to fetch"),
     };
     let heading = format!("{}: {total} {stages}, {work}", plan.pipeline);
-    let table = columns(&rows, |row, column, cell| {
-        match (column, &plan.stages[row].decision) {
-            (0, _) => terminal.paint_output(Style::Strong, cell),
-            (1, _) | (2, Decision::Cached(_) | Decision::Away(_)) => {
-                terminal.paint_output(Style::Faint, cell)
-            }
-            _ => terminal.paint_output(Style::Accent, cell),
-        }
+    let table = terminal.table(&rows, |row, column| match (column, &plan.stages[row].decision) {
+        (0, _) => style::STRONG,
+        (1, _) | (2, Decision::Cached(_) | Decision::Away(_)) => style::FAINT,
+        _ => style::ACCENT,
     });
     format!("{heading}\n\n{table}")
 }

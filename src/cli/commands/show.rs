@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::cli::args::project::ProjectArgs;
 use crate::cli::args::stage::find_lacking;
-use crate::cli::render::table::columns;
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::flatten;
 use crate::error::Result;
 use crate::numbers::{bytes, count, duration};
@@ -118,12 +118,12 @@ fn text(record: &Record, path: &str, lacking: Option<&str>, terminal: &Terminal)
     for (heading, rows) in sections.iter().filter(|(_, rows)| !rows.is_empty()) {
         if !heading.is_empty() {
             text.push('\n');
-            text.push_str(&terminal.paint_output(Style::Strong, heading));
+            text.push_str(&terminal.paint_output(style::STRONG, heading));
             text.push('\n');
         }
-        text.push_str(&columns(rows, |_, column, cell| match column {
-            0 => terminal.paint_output(Style::Faint, cell),
-            _ => cell.to_owned(),
+        text.push_str(&terminal.table(rows, |_, column| match column {
+            0 => style::FAINT,
+            _ => style::PLAIN,
         }));
     }
     text

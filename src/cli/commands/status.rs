@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Serialize;
 
 use crate::cli::args::store::{StoreArgs, keep};
-use crate::cli::render::table::{columns, width, wrap};
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::table::paragraph;
+use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::shown;
 use crate::error::Result;
 use crate::numbers::{bytes, count};
@@ -101,7 +102,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         shown(store.root()),
         bytes(report.reclaimable)
     );
-    terminal.say(&wrap(&total, width()).join("\n"));
+    terminal.say(&paragraph(&total));
     Ok(0)
 }
 
@@ -171,9 +172,9 @@ fn table(report: &StatusReport, terminal: &Terminal) -> String {
         let newest = newest.chars().take(16).collect::<String>().replace('T', " ");
         vec![name, number, bytes(size.bytes), reclaimable, newest]
     }));
-    columns(&rows, |row, column, cell| match (row, column) {
-        (0, _) => terminal.paint_output(Style::Faint, cell),
-        (_, 0) => terminal.paint_output(Style::Strong, cell),
-        _ => cell.to_owned(),
+    terminal.table(&rows, |row, column| match (row, column) {
+        (0, _) => style::FAINT,
+        (_, 0) => style::STRONG,
+        _ => style::PLAIN,
     })
 }

@@ -10,8 +10,9 @@ use crate::cli::args::compute::{ComputeArgs, compute_on};
 use crate::cli::args::project::{Project, ProjectArgs};
 use crate::cli::args::stage::{find, one};
 use crate::cli::render::progress::Display;
-use crate::cli::render::table::{columns, width, wrap};
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::table::paragraph;
+use crate::cli::render::terminal::Terminal;
 use crate::cli::signals::listen;
 use crate::data::rows::Rows;
 use crate::diffusion::Mdlm;
@@ -407,16 +408,15 @@ fn text(heading: &str, stage: &str, candidates: &[Candidate], terminal: &Termina
             percent(found.relative_deviation),
         ]
     }));
-    let table = columns(&rows, |row, _, cell| {
-        if row == 0 {
-            terminal.paint_output(Style::Strong, cell)
-        } else {
-            cell.to_owned()
-        }
-    });
-    let mut text = format!("{}\n\n{table}\n", wrap(heading, width()).join("\n"));
+    let table = terminal.table(
+        &rows,
+        |row, _| {
+            if row == 0 { style::STRONG } else { style::PLAIN }
+        },
+    );
+    let mut text = format!("{}\n\n{table}\n", paragraph(heading));
     for note in notes(stage, &bests, left_out) {
-        let _ = writeln!(text, "{}", wrap(&note, width()).join("\n"));
+        let _ = writeln!(text, "{}", paragraph(&note));
     }
     text
 }
@@ -556,7 +556,7 @@ mod tests {
             .enumerate()
             .map(|(index, one)| candidate(index, one))
             .collect();
-        let terminal = Terminal::new(false, crate::cli::render::terminal::Color::Never);
+        let terminal = Terminal::new(false, clap::ColorChoice::Never);
         let text = text("heading", "model", &all, &terminal);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         let best = least(&all, Weighting::Elbo).unwrap();

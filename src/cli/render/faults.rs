@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use annotate_snippets::{Annotation, AnnotationKind, Level, Origin, Renderer, Snippet};
 
+use super::table::options;
 use super::terminal::Terminal;
 use crate::manifest::fault::quoted;
 use crate::manifest::{Fault, Faults, Location};
@@ -78,6 +79,8 @@ pub fn render(fault: &Fault, faults: &Faults, color: bool) -> String {
     if !fault.pointer.is_empty() {
         group = group.element(Level::NOTE.with_name("at").message(quoted(&fault.pointer)));
     }
+    // Beside the gutter.
+    let wrapped = |text| textwrap::fill(text, options(WIDTH - 12));
     group = group.elements(below.map(|text| Level::NOTE.no_name().message(wrapped(text))));
     group = group.elements(
         fault
@@ -120,23 +123,4 @@ fn line_of<'a>(faults: &'a Faults, place: &Location) -> Option<(&'a str, usize)>
 fn within(line: &str, start: usize, place: &Location) -> Range<usize> {
     let clamp = |byte: usize| byte.saturating_sub(start).min(line.len());
     clamp(place.span.start)..clamp(place.span.end)
-}
-
-/// Text broken between words to fit beside the gutter.
-fn wrapped(text: &str) -> String {
-    let mut out = String::new();
-    let mut column = 0;
-    for word in text.split(' ') {
-        let width = word.chars().count();
-        if column > 0 && column + 1 + width > WIDTH - 12 {
-            out.push('\n');
-            column = 0;
-        } else if column > 0 {
-            out.push(' ');
-            column += 1;
-        }
-        out.push_str(word);
-        column += width;
-    }
-    out
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::table;
+use super::table::{options, width, wrap};
 use super::terminal::Terminal;
 use crate::error::{Error, Result};
 
@@ -85,11 +85,8 @@ pub const LABEL: usize = 12;
 /// A line of a description, wrapped under itself.
 #[must_use]
 pub fn entry(label: &str, text: &str) -> String {
-    const INDENT: usize = LABEL + 2;
-    let mut out = String::new();
-    for (index, line) in table::wrap(text, table::width() - INDENT).iter().enumerate() {
-        let label = if index == 0 { label } else { "" };
-        out = format!("{out}  {label:<LABEL$}{line}\n");
-    }
-    out
+    let labelled = |label: &str| format!("  {label:<LABEL$}");
+    let (first, below) = (labelled(label), labelled(""));
+    let options = options(width());
+    wrap(text, options.initial_indent(&first).subsequent_indent(&below)) + "\n"
 }

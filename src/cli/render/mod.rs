@@ -6,6 +6,7 @@ pub mod faults;
 pub mod listing;
 pub mod progress;
 pub mod report;
+pub mod style;
 pub mod table;
 pub mod terminal;
 pub mod words;

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use console::{measure_text_width, truncate_str};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
-use super::table::WIDTH;
-use super::terminal::{Style, Terminal};
+use super::style;
+use super::table::{WIDTH, end};
+use super::terminal::Terminal;
 use crate::event::{Event, Progress, Sink};
 use crate::numbers::{bytes, count, duration, rate};
 use crate::stages::memory;
@@ -154,7 +156,7 @@ impl Display {
         } else {
             // To the second: `2026-01-31T09:05:07Z`.
             let now = format!("{:.0}", time::utc(SystemTime::now()));
-            let now = self.terminal.paint(Style::Faint, &now);
+            let now = self.terminal.paint(style::FAINT, &now);
             self.terminal.say(&format!("{now} {text}"));
         }
     }
@@ -174,7 +176,7 @@ impl Display {
 
     /// A stage's name as it begins its lines.
     fn label(&self, stage: &str) -> String {
-        self.terminal.paint(Style::Strong, stage)
+        self.terminal.paint(style::STRONG, stage)
     }
 
     fn stages(&self) -> MutexGuard<'_, HashMap<String, StageProgress>> {
@@ -183,7 +185,7 @@ impl Display {
     }
 
     fn start(&self, stage: &str, index: usize, of: usize, why: &str) {
-        let place = self.terminal.paint(Style::Faint, &format!("[{index}/{of}]"));
+        let place = self.terminal.paint(style::FAINT, &format!("[{index}/{of}]"));
         self.line(&format!("{place} {}: {why}", self.label(stage)));
         self.begin(stage);
     }
@@ -331,7 +333,7 @@ fn room() -> usize {
 /// A bar's first line in so many columns. A line that wraps would be left behind when the bar is drawn again: a long name
 /// loses its middle, as those of a sweep's instances differ at their ends, after the gauge is gone.
 fn fitted(name: &str, gauge: &str, amount: &str, room: usize) -> String {
-    let length = |text: &str| text.chars().count();
+    let length = measure_text_width;
     let gauge = if length(name) + 1 + length(gauge) + length(amount) <= room {
         gauge
     } else {
@@ -341,14 +343,11 @@ fn fitted(name: &str, gauge: &str, amount: &str, room: usize) -> String {
     let name = if length(name) <= left {
         name.to_owned()
     } else {
-        let (head, tail) = (
-            left.saturating_sub(1) / 3,
-            left.saturating_sub(1) - left.saturating_sub(1) / 3,
-        );
-        let (begin, end) = (name.chars().take(head), name.chars().skip(length(name) - tail));
-        begin.chain(std::iter::once('…')).chain(end).collect()
+        let left = left.saturating_sub(1);
+        let head = truncate_str(name, left / 3, "");
+        format!("{head}…{}", end(name, left - left / 3))
     };
-    format!("{name} {gauge}{amount}").chars().take(room).collect()
+    truncate_str(&format!("{name} {gauge}{amount}"), room, "").into_owned()
 }
 
 /// How far and how fast, `1,200/2,000 steps, 12.3/s, 1m 05s left`, and the figures, `loss 3.21, memory 812 MB`.
@@ -397,18 +396,18 @@ impl Sink for Display {
             Event::Progress(progress) => self.progress(stage, &progress),
             Event::Note(text) => self.line(&format!("{}: {text}", self.label(stage))),
             Event::Warning(text) => {
-                let warning = self.terminal.paint(Style::Warning, "warning");
+                let warning = self.terminal.paint(style::WARNING, "warning");
                 self.line(&format!("{warning}: {}: {text}", self.label(stage)));
             }
             Event::StageFinished { seconds, .. } => {
                 self.end(stage);
-                let done = self.terminal.paint(Style::Good, "done");
+                let done = self.terminal.paint(style::GOOD, "done");
                 self.line(&format!("{}: {done} in {}", self.label(stage), duration(seconds)));
             }
             // The error itself is printed once, at the end.
             Event::StageFailed { .. } => {
                 self.end(stage);
-                let failed = self.terminal.paint(Style::Error, "failed");
+                let failed = self.terminal.paint(style::ERROR, "failed");
                 self.line(&format!("{}: {failed}", self.label(stage)));
             }
             // The summary says it.

@@ -5,51 +5,12 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::ValueEnum;
+use anstream::AutoStream;
+use clap::{ColorChoice, ValueEnum};
 
+use super::style::{self, Style};
+use super::table::columns;
 use crate::error::{Error, Kind, Result, Wrap};
-
-/// When to colour.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    /// When the output is a terminal and `NO_COLOR` is not set.
-    #[default]
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
-/// A colour or weight of text: an ANSI "select graphic rendition" code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Style {
-    /// Bold red: errors.
-    Error,
-    /// Bold yellow: warnings.
-    Warning,
-    /// Cyan: hints and what runs.
-    Accent,
-    /// Green: what is done.
-    Good,
-    /// Faint: what is listed for completeness.
-    Faint,
-    /// Bold: headings.
-    Strong,
-}
-
-impl Style {
-    fn code(self) -> &'static str {
-        match self {
-            Self::Error => "1;31",
-            Self::Warning => "1;33",
-            Self::Accent => "36",
-            Self::Good => "32",
-            Self::Faint => "2",
-            Self::Strong => "1",
-        }
-    }
-}
 
 /// The two output streams and how to write to them.
 #[expect(
@@ -69,23 +30,17 @@ pub struct Terminal {
 impl Terminal {
     /// The process's own streams.
     #[must_use]
-    pub fn new(quiet: bool, color: Color) -> Self {
-        let colored = |is_terminal: bool| match color {
-            Color::Always => true,
-            Color::Never => false,
-            // https://no-color.org: present and not empty. `TERM=dumb` shows escapes as text.
-            Color::Auto => {
-                is_terminal
-                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-                    && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
-            }
+    pub fn new(quiet: bool, color: ColorChoice) -> Self {
+        // The rule of clap's own texts, so that all of an invocation has colours or none has.
+        let colored = |of_stream: anstream::ColorChoice| match color {
+            ColorChoice::Auto => of_stream != anstream::ColorChoice::Never,
+            stated => stated == ColorChoice::Always,
         };
-        let err = io::stderr().is_terminal();
         Self {
             quiet,
-            color_out: colored(io::stdout().is_terminal()),
-            color_err: colored(err),
-            live: err && std::env::var_os("TERM").is_none_or(|value| value != "dumb"),
+            color_out: colored(AutoStream::choice(&io::stdout())),
+            color_err: colored(AutoStream::choice(&io::stderr())),
+            live: io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|value| value != "dumb"),
             has_output: Arc::default(),
         }
     }
@@ -94,6 +49,12 @@ impl Terminal {
     #[must_use]
     pub fn quiet(&self) -> bool {
         self.quiet
+    }
+
+    /// Whether standard output takes colours.
+    #[must_use]
+    pub fn colors_output(&self) -> bool {
+        self.color_out
     }
 
     /// Whether standard error takes colours.
@@ -111,13 +72,19 @@ impl Terminal {
     /// Text in a style, for standard error.
     #[must_use]
     pub fn paint(&self, style: Style, text: &str) -> String {
-        painted(self.color_err, style, text)
+        style::painted(self.color_err, style, text)
     }
 
     /// Text in a style, for standard output.
     #[must_use]
     pub fn paint_output(&self, style: Style, text: &str) -> String {
-        painted(self.color_out, style, text)
+        style::painted(self.color_out, style, text)
+    }
+
+    /// A table in the styles of its cells (row, column), for standard output.
+    #[must_use]
+    pub fn table(&self, rows: &[Vec<String>], style: impl Fn(usize, usize) -> Style) -> String {
+        columns(rows, self.color_out, style)
     }
 
     /// Whether anything was written to standard output.
@@ -171,29 +138,21 @@ impl Terminal {
 
     /// Warns on standard error, unless quiet.
     pub fn warn(&self, text: &str) {
-        self.say(&format!("{}: {text}", self.paint(Style::Warning, "warning")));
+        self.say(&format!("{}: {text}", self.paint(style::WARNING, "warning")));
     }
 
     /// Reports an error, quiet or not, with the way out.
     pub fn error(&self, message: &str, hint: Option<&str>) {
-        self.talk(&format!("{}: {message}", self.paint(Style::Error, "error")));
+        self.talk(&format!("{}: {message}", self.paint(style::ERROR, "error")));
         if let Some(hint) = hint {
-            self.talk(&format!("{}: {hint}", self.paint(Style::Accent, "hint")));
+            self.talk(&format!("{}: {hint}", self.paint(style::ACCENT, "hint")));
         }
-    }
-}
-
-fn painted(color: bool, style: Style, text: &str) -> String {
-    if color {
-        format!("\x1b[{}m{text}\x1b[0m", style.code())
-    } else {
-        text.to_owned()
     }
 }
 
 /// The `--color` of the arguments before they are parsed: help texts and faults of the arguments are coloured too.
 #[must_use]
-pub fn requested_color(arguments: &[OsString]) -> Color {
+pub fn requested_color(arguments: &[OsString]) -> ColorChoice {
     let mut arguments = arguments.iter().skip(1).filter_map(|argument| argument.to_str());
     while let Some(argument) = arguments.next() {
         let value = match argument {
@@ -201,11 +160,11 @@ pub fn requested_color(arguments: &[OsString]) -> Color {
             "--color" => arguments.next(),
             _ => argument.strip_prefix("--color="),
         };
-        if let Some(color) = value.and_then(|value| Color::from_str(value, false).ok()) {
+        if let Some(color) = value.and_then(|value| ColorChoice::from_str(value, false).ok()) {
             return color;
         }
     }
-    Color::Auto
+    ColorChoice::Auto
 }
 
 #[cfg(test)]
@@ -218,16 +177,10 @@ mod tests {
             let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
             requested_color(&arguments)
         };
-        assert_eq!(color("mdlm --color never run x"), Color::Never);
-        assert_eq!(color("mdlm run x --color=always"), Color::Always);
-        assert_eq!(color("mdlm run x"), Color::Auto);
-        assert_eq!(color("mdlm run -- --color=always"), Color::Auto);
-        assert_eq!(color("mdlm run --color maybe"), Color::Auto);
-    }
-
-    #[test]
-    fn color_wraps_text_and_without_it_text_is_unchanged() {
-        assert_eq!(painted(true, Style::Error, "x"), "\x1b[1;31mx\x1b[0m");
-        assert_eq!(painted(false, Style::Error, "x"), "x");
+        assert_eq!(color("mdlm --color never run x"), ColorChoice::Never);
+        assert_eq!(color("mdlm run x --color=always"), ColorChoice::Always);
+        assert_eq!(color("mdlm run x"), ColorChoice::Auto);
+        assert_eq!(color("mdlm run -- --color=always"), ColorChoice::Auto);
+        assert_eq!(color("mdlm run --color maybe"), ColorChoice::Auto);
     }
 }

@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::in_shell;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::manifest::schema::schema_text;
@@ -182,7 +183,7 @@ fn say(manifest: &Path, text: &TextSurvey, choice: &draft::Proposal, terminal: &
         ("run", "trains the model, in minutes on a CPU"),
         ("report", "writes the results as one HTML file"),
     ] {
-        let line = terminal.paint(Style::Accent, &format!("mdlm {command} {path}"));
+        let line = terminal.paint(style::ACCENT, &format!("mdlm {command} {path}"));
         terminal.say(&format!("  {line}  # {what}"));
     }
 }

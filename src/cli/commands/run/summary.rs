@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use crate::cli::args::project::Project;
-use crate::cli::render::table::{columns, width, wrap};
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style::{self, Style};
+use crate::cli::render::table::{columns, paragraph};
+use crate::cli::render::terminal::Terminal;
 use crate::cli::render::{comparison, words};
 use crate::executor::{Options, StageSummary, Status, Summary};
 use crate::manifest::Sweeps;
@@ -122,13 +123,13 @@ pub(super) fn table(
         .to_vec();
     let mut rows = vec![heading];
     rows.extend(summary_rows.iter().map(|row| row.cells.clone()));
-    let mut text = columns(&rows, |row, column, cell| {
+    let mut text = columns(&rows, terminal.colors_talk(), |row, column| {
         let status = row.checked_sub(1).map(|row| summary_rows[row].status);
         match (status, column) {
-            (None, _) => terminal.paint(Style::Faint, cell),
-            (Some(_), 0) => terminal.paint(Style::Strong, cell),
-            (Some(status), 1) => terminal.paint(style(status), cell),
-            _ => cell.to_owned(),
+            (None, _) => style::FAINT,
+            (Some(_), 0) => style::STRONG,
+            (Some(status), 1) => style_of(status),
+            _ => style::PLAIN,
         }
     });
     let figures: Vec<_> = summary
@@ -146,31 +147,33 @@ pub(super) fn table(
         .collect();
     if !figures.is_empty() {
         text.push('\n');
-        text.push_str(&columns(&figures, |_, column, cell| match column {
-            0 => terminal.paint(Style::Strong, cell),
-            _ => cell.to_owned(),
-        }));
+        text.push_str(&columns(
+            &figures,
+            terminal.colors_talk(),
+            |_, column| match column {
+                0 => style::STRONG,
+                _ => style::PLAIN,
+            },
+        ));
     }
     for table in comparison::of_run(&project.loaded, plan, summary) {
         text.push('\n');
-        text.push_str(&comparison::text(&table, &|style, text| {
-            terminal.paint(style, text)
-        }));
+        text.push_str(&comparison::text(&table, terminal.colors_talk()));
     }
     if !options.overrides.is_empty() {
         text.push('\n');
         let overrides = format!("{pipeline} ran with {}", options.overrides.join(" "));
-        text.push_str(&wrap(&overrides, width()).join("\n"));
+        text.push_str(&paragraph(&overrides));
         text.push('\n');
     }
     text.trim_end().to_owned()
 }
 
-fn style(status: Status) -> Style {
+fn style_of(status: Status) -> Style {
     match status {
-        Status::Cached | Status::Away => Style::Faint,
-        Status::Fetched | Status::Done => Style::Good,
-        Status::Failed => Style::Error,
-        Status::Interrupted | Status::NotRun => Style::Warning,
+        Status::Cached | Status::Away => style::FAINT,
+        Status::Fetched | Status::Done => style::GOOD,
+        Status::Failed => style::ERROR,
+        Status::Interrupted | Status::NotRun => style::WARNING,
     }
 }

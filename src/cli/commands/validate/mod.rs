@@ -10,7 +10,8 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::cli::render::faults::show;
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::terminal::Terminal;
 use crate::error::{Kind, Result};
 use crate::manifest::{Fault, Faults, Loaded, Location, Manifest, Stage};
 use crate::plural::counted;
@@ -183,11 +184,11 @@ fn conclude(checked: &[CheckedManifest<'_>], terminal: &Terminal) {
             [only] => format!("{} is", only.file.display()),
             all => format!("{} manifests are", all.len()),
         };
-        terminal.say(&format!("{subject} {}", terminal.paint(Style::Good, "valid")));
+        terminal.say(&format!("{subject} {}", terminal.paint(style::GOOD, "valid")));
     } else {
         terminal.say(&format!(
             "{} in {} of {}",
-            terminal.paint(Style::Error, &counted(faults, "fault")),
+            terminal.paint(style::ERROR, &counted(faults, "fault")),
             invalid,
             counted(checked.len(), "manifest")
         ));

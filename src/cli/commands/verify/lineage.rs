@@ -5,8 +5,9 @@ use serde::Serialize;
 use super::{Args, only_manifest, watched};
 use crate::cli::args::project::ProjectArgs;
 use crate::cli::args::stage::one;
-use crate::cli::render::table::{columns, width, wrap};
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::table::paragraph;
+use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::{joined, not_done};
 use crate::error::{Error, Kind, Result};
 use crate::numbers::{bytes, count};
@@ -96,7 +97,7 @@ pub(super) fn run(
         if let Some(why) = &why {
             let text =
                 format!("with the present manifest `{stage}` has to run ({why}); this is its last result");
-            terminal.say(&wrap(&text, width()).join("\n"));
+            terminal.say(&paragraph(&text));
         }
         terminal.output(&text(&links, terminal))?;
         let result = match (holds, sources_hold) {
@@ -135,29 +136,29 @@ fn text(links: &[Link], terminal: &Terminal) -> String {
         }
         rows.push(vec![word.to_owned(), link.artifact.short(), what]);
         styles.push(if link.faults.is_empty() {
-            Style::Good
+            style::GOOD
         } else {
-            Style::Error
+            style::ERROR
         });
         for fault in &link.faults {
             rows.push(vec![String::new(), String::new(), fault.clone()]);
-            styles.push(Style::Error);
+            styles.push(style::ERROR);
         }
         for source in &link.sources {
             let (word, style, what) = match &source.state {
-                SourceState::Same => ("same", Style::Good, String::new()),
-                SourceState::Changed => ("changed", Style::Warning, " has changed".to_owned()),
-                SourceState::Absent => ("absent", Style::Warning, " is gone".to_owned()),
-                SourceState::Unreadable(why) => ("unknown", Style::Warning, format!(": {why}")),
-                SourceState::Recorded => ("recorded", Style::Faint, String::new()),
+                SourceState::Same => ("same", style::GOOD, String::new()),
+                SourceState::Changed => ("changed", style::WARNING, " has changed".to_owned()),
+                SourceState::Absent => ("absent", style::WARNING, " is gone".to_owned()),
+                SourceState::Unreadable(why) => ("unknown", style::WARNING, format!(": {why}")),
+                SourceState::Recorded => ("recorded", style::FAINT, String::new()),
             };
             let digest = source.digest.chars().take(8).collect();
             rows.push(vec![word.to_owned(), digest, format!("{}{what}", source.place)]);
             styles.push(style);
         }
     }
-    columns(&rows, |row, column, cell| match column {
-        0 => terminal.paint_output(styles[row], cell),
-        _ => cell.to_owned(),
+    terminal.table(&rows, |row, column| match column {
+        0 => styles[row],
+        _ => style::PLAIN,
     })
 }

@@ -10,8 +10,8 @@ use serde::Serialize;
 use crate::cli::args::store::{StoreArgs, keep};
 use crate::cli::args::{environment, units};
 use crate::cli::render::progress::Display;
-use crate::cli::render::table::columns;
-use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::style;
+use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::shown;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Progress, Sink as _};
@@ -332,9 +332,9 @@ fn print(
             format!("{path}: {what}; the next run of its stage replaces it"),
         ]);
     }
-    terminal.output(&columns(&rows, |_, column, cell| match column {
-        0 => terminal.paint_output(Style::Error, cell),
-        _ => cell.to_owned(),
+    terminal.output(&terminal.table(&rows, |_, column| match column {
+        0 => style::ERROR,
+        _ => style::PLAIN,
     }))?;
     for name in &census.foreign {
         let path = store.root().join("artifacts").join(name);

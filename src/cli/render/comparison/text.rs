@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
+use console::{measure_text_width, truncate_str};
+
 use super::rows::{AWAY, Shown, Table};
-use crate::cli::render::table::{columns, width as table_width, wrap};
-use crate::cli::render::terminal::Style;
+use crate::cli::render::style;
+use crate::cli::render::table::{columns, end, paragraph, width as table_width, widths};
 use crate::manifest::{Metric, Point};
 use crate::numbers::took;
 use crate::plural::counted;
@@ -18,11 +20,11 @@ use crate::stages::compare::{
 const FIELDS: usize = 8;
 /// Hidden columns that are named at most.
 const LEFT_OUT: usize = 8;
-/// Characters of a value that are shown.
+/// Columns of a value that are shown.
 const SHOWN: usize = 24;
 
 /// A table as text: what does not fit into a terminal's width is left out, and said to be.
-pub fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String) -> String {
+pub fn text(table: &Table, color: bool) -> String {
     let Table {
         by,
         verdict,
@@ -63,13 +65,13 @@ pub fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String) -> String {
             all: &all,
             groups,
         };
-        text.push_str(&means.text(&heading, *by, &differ, &metrics, paint));
+        text.push_str(&means.text(&heading, *by, &differ, &metrics, color));
         text.push('\n');
         let notes = [group::what_is_spread(groups)].into_iter().chain(verdict.clone());
         push_notes(&mut text, notes);
         text.push('\n');
         if let Some(differences) = &differences {
-            push_differences(&mut text, differences, paint);
+            push_differences(&mut text, differences, color);
             text.push('\n');
         }
         parts = vec!["single results by setting; within a setting, in the order of the manifest".to_owned()];
@@ -95,13 +97,13 @@ pub fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String) -> String {
         cells = grid(rows, named, &differ, &metrics, &last);
     }
     left_out.splice(0..0, labels(without.into_iter().rev()));
-    text.push_str(&(wrap(&heading, table_width()).join("\n") + "\n\n"));
+    text.push_str(&(paragraph(&heading) + "\n\n"));
     let own_columns = usize::from(named) + differ.len();
-    text.push_str(&columns(&cells, |row, column, cell| match row.checked_sub(1) {
-        None => paint(Style::Faint, cell),
-        Some(_) if column < own_columns => paint(Style::Strong, cell),
-        Some(row) if column == own_columns && rows[row].row.metrics.is_empty() => paint(Style::Warning, cell),
-        Some(_) => cell.to_owned(),
+    text.push_str(&columns(&cells, color, |row, column| match row.checked_sub(1) {
+        None => style::FAINT,
+        Some(_) if column < own_columns => style::STRONG,
+        Some(row) if column == own_columns && rows[row].row.metrics.is_empty() => style::WARNING,
+        Some(_) => style::PLAIN,
     }));
     let mut notes = Vec::new();
     notes.extend(same_in_all(&same, &all));
@@ -120,7 +122,7 @@ pub fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String) -> String {
     }
     if let Some(differences) = differences.filter(|_| groups.is_none()) {
         text.push('\n');
-        push_differences(&mut text, &differences, paint);
+        push_differences(&mut text, &differences, color);
     }
     text
 }
@@ -136,16 +138,12 @@ fn same_in_all(same: &[Column], rows: &[&Row]) -> Option<String> {
 }
 
 /// Appends the differences from the first: their sentence and their table.
-fn push_differences(
-    text: &mut String,
-    (sentence, cells): &(String, Vec<Vec<String>>),
-    paint: &dyn Fn(Style, &str) -> String,
-) {
+fn push_differences(text: &mut String, (sentence, cells): &(String, Vec<Vec<String>>), color: bool) {
     push_notes(text, [sentence.clone()]);
-    text.push_str(&columns(cells, |row, column, cell| match (row, column) {
-        (0, _) => paint(Style::Faint, cell),
-        (_, 0) => paint(Style::Strong, cell),
-        _ => cell.to_owned(),
+    text.push_str(&columns(cells, color, |row, column| match (row, column) {
+        (0, _) => style::FAINT,
+        (_, 0) => style::STRONG,
+        _ => style::PLAIN,
     }));
 }
 
@@ -157,7 +155,7 @@ fn is_here(shown: &Shown) -> bool {
 /// Appends notes, each from the start of a line.
 fn push_notes(text: &mut String, notes: impl IntoIterator<Item = String>) {
     for note in notes {
-        text.push_str(&wrap(&note, table_width()).join("\n"));
+        text.push_str(&paragraph(&note));
         text.push('\n');
     }
 }
@@ -189,7 +187,7 @@ impl Means<'_> {
         by: Option<Metric>,
         differ: &[Column],
         metrics: &[Metric],
-        paint: &dyn Fn(Style, &str) -> String,
+        color: bool,
     ) -> String {
         let settings = group::counted(self.groups, self.all);
         let mut heading = format!("{heading}, {settings}: mean ± sd over seeds");
@@ -212,11 +210,11 @@ impl Means<'_> {
         }
         left_out.splice(0..0, labels(narrow.into_iter().rev()));
         let own_columns = usize::from(self.are_named()) + fields.len();
-        let mut text = wrap(&heading, table_width()).join("\n") + "\n\n";
-        text.push_str(&columns(&cells, |row, column, cell| match row {
-            0 => paint(Style::Faint, cell),
-            _ if column < own_columns => paint(Style::Strong, cell),
-            _ => cell.to_owned(),
+        let mut text = paragraph(&heading) + "\n\n";
+        text.push_str(&columns(&cells, color, |row, column| match row {
+            0 => style::FAINT,
+            _ if column < own_columns => style::STRONG,
+            _ => style::PLAIN,
         }));
         if let Some(note) = no_room(left_out, " of means") {
             text.push('\n');
@@ -269,21 +267,15 @@ impl Means<'_> {
 }
 
 fn shortened(text: &str) -> String {
-    if text.chars().count() <= SHOWN {
-        return text.to_owned();
-    }
-    text.chars().take(SHOWN - 1).chain(['…']).collect()
+    truncate_str(text, SHOWN, "…").into_owned()
 }
 
 fn shortened_to_end(text: &str) -> String {
-    let count = text.chars().count();
-    if count <= SHOWN {
-        return text.to_owned();
+    if measure_text_width(text) <= SHOWN {
+        text.to_owned()
+    } else {
+        format!("…{}", end(text, SHOWN - 1))
     }
-    ['…']
-        .into_iter()
-        .chain(text.chars().skip(count + 1 - SHOWN))
-        .collect()
 }
 
 /// The labels of columns.
@@ -367,17 +359,10 @@ fn grid(
 /// Columns that no field and no metric fills.
 const LAST: [&str; 2] = ["time", "artifact"];
 
-/// The width of a table in characters.
+/// The width of a table.
 fn width(cells: &[Vec<String>]) -> usize {
-    let count = cells.first().map_or(0, Vec::len);
-    let widest = |column: usize| {
-        let cells = cells.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    (0..count)
-        .map(|column| widest(column) + 2)
-        .sum::<usize>()
-        .saturating_sub(2)
+    let widths = widths(cells).into_iter();
+    widths.map(|width| width + 2).sum::<usize>().saturating_sub(2)
 }
 
 #[cfg(test)]
@@ -450,7 +435,7 @@ mod tests {
             shown("bound", 0.001, Some(1.5)),
         ];
         let table = by_kind(rows, Some(Metric::Perplexity)).remove(0);
-        let text = text(&table, &|_, text| text.to_owned());
+        let text = text(&table, false);
         assert!(
             text.lines()
                 .all(|line| line.chars().count() <= crate::cli::render::table::WIDTH),
@@ -489,7 +474,7 @@ mod tests {
             vec![masked, causal]
         };
         let table = by_kind(rows(), None).remove(0);
-        let printed = text(&table, &|_, text| text.to_owned());
+        let printed = text(&table, false);
         insta::assert_snapshot!(printed, @r"
         causal, masked: 2 results, lowest bits_per_byte first
 
@@ -531,7 +516,7 @@ mod tests {
             (table.by, &*table.rows[0].stage),
             (None, "masked@learning_rate=0.1,seed=1")
         );
-        let printed = text(&table, &|_, text| text.to_owned()).replace('\n', " ");
+        let printed = text(&table, false).replace('\n', " ");
         assert!(
             printed.contains("pack the rows with `\"padding\": \"counted\"` to compare them"),
             "{printed}"
@@ -564,7 +549,7 @@ mod tests {
             of("half", json!({ "kind": "ar" }), 3.5),
         ];
         let table = by_kind(rows, None).remove(0);
-        let text = text(&table, &|_, text| text.to_owned());
+        let text = text(&table, false);
         insta::assert_snapshot!(text, @r"
         bound, half: 4 results, lowest bits_per_byte first
 
@@ -640,7 +625,7 @@ mod tests {
             of(0.01, 3, None),
         ];
         let table = by_kind(rows, None).remove(0);
-        let text = text(&table, &|_, text| text.to_owned());
+        let text = text(&table, false);
         assert!(
             text.lines()
                 .all(|line| line.chars().count() <= crate::cli::render::table::WIDTH),
@@ -674,7 +659,7 @@ mod tests {
             })
             .collect();
         let table = by_kind(rows, None).remove(0);
-        let text = text(&table, &|_, text| text.to_owned());
+        let text = text(&table, false);
         insta::assert_snapshot!(text, @r"
         texts: 3 results
 
@@ -703,7 +688,7 @@ mod tests {
             .chain([shown("bound", 0.01, Some(1.25))])
             .collect();
         let table = by_kind(rows, None).remove(0);
-        let text = text(&table, &|_, text| text.to_owned());
+        let text = text(&table, false);
         assert!(
             text.lines()
                 .all(|line| line.chars().count() <= crate::cli::render::table::WIDTH),
