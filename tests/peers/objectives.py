@@ -1,0 +1,70 @@
+"""Runs a manifest that compares objectives on a real text, and keeps its table as a dated record.
+
+    cargo build --release
+    python tests/peers/objectives.py tests/bench/objectives/wikitext-2.json \\
+        --set 'stages.text.input.files=["/data/wiki.train.tokens"]' \\
+        --set 'stages.test_text.input.files=["/data/wiki.test.tokens"]' \\
+        --record tests/bench/2026-11-29-objectives.json
+
+The record is a list of runs. Each has the digest of every text, the table of `compare` as `mdlm compare --json` shows it,
+and the seconds that each stage took when it ran; a stage that came from the store keeps the seconds of its own run.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--mdlm", default=ROOT / "target/release/mdlm", type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="as of `mdlm run`")
+    parser.add_argument("--threads", default=os.cpu_count(), type=int)
+    parser.add_argument("--record", type=Path, help="JSON list to which the run is added")
+    arguments = parser.parse_args()
+    overrides = [word for assignment in arguments.set for word in ("--set", assignment)]
+
+    def mdlm(command, *words):
+        line = [arguments.mdlm, command, arguments.manifest, *words, *overrides]
+        return json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE).stdout)
+
+    run = [arguments.mdlm, "run", arguments.manifest, "--threads", str(arguments.threads), *overrides]
+    subprocess.run(run, check=True)
+    stages = [stage["name"] for stage in mdlm("plan", "--json")["stages"]]
+    shown = {stage: mdlm("show", stage, "--json") for stage in stages}
+    entry = {
+        "date": datetime.date.today().isoformat(),
+        "processor": processor(),
+        "system": platform.system(),
+        "threads": arguments.threads,
+        "manifest": arguments.manifest.name,
+        "texts": {stage: of["key"]["files"] for stage, of in shown.items() if of["key"]["kind"] == "source"},
+        "seconds": {stage: round(of["provenance"]["seconds"], 1) for stage, of in shown.items()},
+        "comparison": mdlm("compare", "--json"),
+    }
+    if arguments.record:
+        entries = json.loads(arguments.record.read_text()) if arguments.record.exists() else []
+        arguments.record.write_text(json.dumps([*entries, entry], indent=1) + "\n")
+
+
+def processor():
+    """Model, family and model number: two processors of one name may have different instructions."""
+    fields = {}
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    names = [fields.get("model name") or platform.processor()]
+    names += [f"{key} {fields[key]}" for key in ("cpu family", "model") if key in fields]
+    return ", ".join(name for name in names if name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
