@@ -9,8 +9,8 @@
 //!
 //! | layer | modules | purpose |
 //! |---|---|---|
-//! | 10 | `main` | parse, call, exit code |
-//! | 9 | [`cli`] | `commands`, one file or folder each, none of which imports another; `args` and `render`, which they share |
+//! | 10 | `main` | the program: allocator, call, exit code |
+//! | 9 | `cli` | a part of the program, not of the library: `commands`, one file or folder each, none of which imports another; `args` and `render`, which they share |
 //! | 8 | [`executor`] | runs a plan: look up, lock, run, commit, emit events |
 //! | 7 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; measurements of time and memory |
 //! | 6 | [`stages`] | one file per stage kind: config + inputs → artifact |
@@ -29,7 +29,7 @@
 //! 4. If a stage's output equals its previous output, the stages after it do not rerun.
 //! 5. A manifest cannot run a program, nor write outside the store.
 //! 6. [`diffusion`], [`model`] and [`kernels`] do no I/O, but that they load CUDA's libraries: [`system`] hands them what
-//!    they need of the machine, [`weights`] reads and writes weight files. [`kernels`] do not depend on language; [`cli`]
+//!    they need of the machine, [`weights`] reads and writes weight files. [`kernels`] do not depend on language; `cli`
 //!    alone prints.
 //! 7. `unsafe` is confined to the seam files: `kernels/seam.rs`, `kernels/cuda/compiler.rs`, `kernels/cuda/device.rs`,
 //!    `kernels/cuda/emulated.rs`, `kernels/cuda/probe.rs`, `kernels/cuda/products.rs`, `data/mapping.rs`, `memory.rs`.
@@ -41,7 +41,6 @@
 //! width, C conditioning width, V vocabulary.
 
 pub mod bench;
-pub mod cli;
 pub mod data;
 pub mod diffusion;
 pub mod disk;

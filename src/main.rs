@@ -1,8 +1,10 @@
-//! The `mdlm` program: everything is in the library.
+//! The `mdlm` program: the command line over the library.
 
 use std::process::ExitCode;
 
+mod cli;
+
 fn main() -> ExitCode {
     mdlm::memory::keep();
-    mdlm::cli::main()
+    cli::main()
 }

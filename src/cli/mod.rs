@@ -7,7 +7,7 @@
 //! | [`render`] | tables, words, faults, progress, and the terminal that takes them |
 //!
 //! Data goes to standard output, messages to standard error. The exit code says who has to act (see
-//! [`crate::error::Kind`]): 0 done, 2 the user's input, 3 the environment, 1 a bug in mdlm, 130 and others interrupted
+//! [`mdlm::error::Kind`]): 0 done, 2 the user's input, 3 the environment, 1 a bug in mdlm, 130 and others interrupted
 //! (see [`signals`]).
 
 use std::io::ErrorKind;
@@ -16,9 +16,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::error::{Context, Error, Kind, is_guarded, panic_text};
-use crate::plural;
-use crate::store::ELSEWHERE;
+use mdlm::error::{Context, Error, Kind, is_guarded, panic_text};
+use mdlm::plural;
+use mdlm::store::ELSEWHERE;
 
 pub mod args;
 pub mod commands;

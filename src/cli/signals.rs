@@ -17,8 +17,8 @@
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use crate::error::{Error, Kind, Result, Wrap};
-use crate::event::Cancel;
+use mdlm::error::{Error, Kind, Result, Wrap};
+use mdlm::event::Cancel;
 
 /// The number of the signal that ended the command; 0 for none.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);

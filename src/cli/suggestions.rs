@@ -8,8 +8,8 @@ use clap::CommandFactory as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::commands::Cli;
-use crate::manifest::{Manifest, did_you_mean, stage_field};
-use crate::plan::named;
+use mdlm::manifest::{Manifest, did_you_mean, stage_field};
+use mdlm::plan::named;
 
 /// Commands that do not exist, and what to use instead.
 const COMMANDS: &[(&[&str], &str)] = &[

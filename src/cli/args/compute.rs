@@ -4,11 +4,11 @@ use clap::ValueEnum;
 
 use super::environment;
 use crate::cli::render::terminal::Terminal;
-use crate::error::{Error, Result};
-use crate::event::{Cancel, Event};
-use crate::executor;
-use crate::model::Device;
-use crate::system::{self, DeviceRequest, GpuLock};
+use mdlm::error::{Error, Result};
+use mdlm::event::{Cancel, Event};
+use mdlm::executor;
+use mdlm::model::Device;
+use mdlm::system::{self, DeviceRequest, GpuLock};
 
 /// Where and how to compute, neither of which changes what is made.
 #[derive(Clone, Debug, clap::Args)]

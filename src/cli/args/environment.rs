@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
-use crate::store::Store;
+use mdlm::error::{Error, Result};
+use mdlm::store::Store;
 
 /// The largest number of threads, and of stages side by side.
 pub const MOST: u16 = 1024;

@@ -1,9 +1,9 @@
 //! What to run, and the cache that machines share.
 
 use super::compute::ComputeArgs;
-use crate::error::Result;
-use crate::plan::Selection;
-use crate::remote::Remote;
+use mdlm::error::Result;
+use mdlm::plan::Selection;
+use mdlm::remote::Remote;
 
 /// What to run, and where.
 #[derive(Clone, Debug, clap::Args)]

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::cli::render::faults;
 use crate::cli::render::terminal::Terminal;
-use crate::error::Kind;
-use crate::manifest::{Loaded, Manifest};
+use mdlm::error::Kind;
+use mdlm::manifest::{Loaded, Manifest};
 
 /// Loads a manifest for a command, or shows its faults and gives the exit code to end with.
 ///

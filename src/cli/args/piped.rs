@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::project::Project;
 use crate::cli::render::terminal::Terminal;
-use crate::data::files::Piped;
-use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
-use crate::event::Cancel;
-use crate::manifest::reading::is_open_file;
-use crate::manifest::{SourceInput, Stage};
-use crate::numbers::bytes;
-use crate::plan::{self, Selection};
+use mdlm::data::files::Piped;
+use mdlm::error::{Context as _, Error, Kind, Result, Wrap as _};
+use mdlm::event::Cancel;
+use mdlm::manifest::reading::is_open_file;
+use mdlm::manifest::{SourceInput, Stage};
+use mdlm::numbers::bytes;
+use mdlm::plan::{self, Selection};
 
 /// What happens to the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +210,7 @@ fn one(
             (length, digest, Some(path))
         }
         Use::Hash => {
-            let (length, digest) = crate::store::piped::drain(input, None, &mut go_on)?;
+            let (length, digest) = mdlm::store::piped::drain(input, None, &mut go_on)?;
             (length, digest, project.store.piped(&digest))
         }
     };

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use super::{environment, manifest};
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::in_shell;
-use crate::error::Result;
-use crate::manifest::Loaded;
-use crate::manifest::reading::is_open_file;
-use crate::plan::{Plan, Selection, Sources};
-use crate::remote::Remote;
-use crate::store::Store;
+use mdlm::error::Result;
+use mdlm::manifest::Loaded;
+use mdlm::manifest::reading::is_open_file;
+use mdlm::plan::{Plan, Selection, Sources};
+use mdlm::remote::Remote;
+use mdlm::store::Store;
 
 /// The manifest and where its results lie.
 #[derive(Clone, Debug, clap::Args)]

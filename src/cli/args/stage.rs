@@ -2,10 +2,10 @@
 
 use super::project::Project;
 use crate::cli::render::words::not_done;
-use crate::error::{Error, Result};
-use crate::plan::{Decision, PlannedStage, Selection};
-use crate::plural::counted;
-use crate::store::Record;
+use mdlm::error::{Error, Result};
+use mdlm::plan::{Decision, PlannedStage, Selection};
+use mdlm::plural::counted;
+use mdlm::store::Record;
 
 /// Instances of a sweep that are listed at most.
 const LISTED: usize = 20;

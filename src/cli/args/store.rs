@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use super::{environment, manifest};
 use crate::cli::render::terminal::Terminal;
-use crate::error::{Context as _, Error, Result};
-use crate::manifest::Manifest;
-use crate::plan::{Decision, Plan, Selection, Sources};
-use crate::store::Store;
-use crate::store::gc::Keep;
+use mdlm::error::{Context as _, Error, Result};
+use mdlm::manifest::Manifest;
+use mdlm::plan::{Decision, Plan, Selection, Sources};
+use mdlm::store::Store;
+use mdlm::store::gc::Keep;
 
 /// A store, by manifests of its project or by its folder.
 #[derive(Clone, Debug, clap::Args)]

@@ -11,10 +11,10 @@ use crate::cli::render::progress::Display;
 use crate::cli::render::style;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::signals::listen;
-use crate::error::{Error, Result};
-use crate::event::{Cancel, Event, Progress, Sink as _};
-use crate::plan::Selection;
-use crate::remote::Remote;
+use mdlm::error::{Error, Result};
+use mdlm::event::{Cancel, Event, Progress, Sink as _};
+use mdlm::plan::Selection;
+use mdlm::remote::Remote;
 
 /// Arguments of `mdlm push` and `mdlm pull`.
 #[derive(Debug, clap::Args)]

@@ -7,23 +7,23 @@ use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use serde::Serialize;
 
-use crate::bench::{self, Measured, Options, Product};
 use crate::cli::args::compute::{ComputeArgs, compute_on};
 use crate::cli::render::progress::Display;
 use crate::cli::render::style;
 use crate::cli::render::table::paragraph;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::signals::listen;
-use crate::error::{Error, Result};
-use crate::event::Cancel;
-use crate::kernels::cuda::driver::Timed;
-use crate::manifest::Objective;
-use crate::model::Device;
-use crate::numbers;
-use crate::plural::counted;
-use crate::precision::Precision;
-use crate::shapes::{SHAPES, Shape};
-use crate::system;
+use mdlm::bench::{self, Measured, Options, Product};
+use mdlm::error::{Error, Result};
+use mdlm::event::Cancel;
+use mdlm::kernels::cuda::driver::Timed;
+use mdlm::manifest::Objective;
+use mdlm::model::Device;
+use mdlm::numbers;
+use mdlm::plural::counted;
+use mdlm::precision::Precision;
+use mdlm::shapes::{SHAPES, Shape};
+use mdlm::system;
 
 /// What `mdlm bench --help` says first.
 pub const LONG_ABOUT: &str = "\

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::cli::args::project::{Project, ProjectArgs};
 use crate::cli::render::comparison::{all_settings, by_kind, distinguish, planned, report, text};
 use crate::cli::render::terminal::Terminal;
-use crate::error::{Error, Result};
-use crate::manifest::{COMPARABLE, Metric, Point, Stage};
-use crate::plan::{self, Selection};
-use crate::stages::compare::METRICS_IN_ORDER;
+use mdlm::error::{Error, Result};
+use mdlm::manifest::{COMPARABLE, Metric, Point, Stage};
+use mdlm::plan::{self, Selection};
+use mdlm::stages::compare::METRICS_IN_ORDER;
 
 /// What `mdlm compare --help` says first.
 pub const LONG_ABOUT: &str = "\

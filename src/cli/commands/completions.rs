@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use crate::cli::commands::Cli;
 use crate::cli::render::terminal::Terminal;
-use crate::error::Result;
+use mdlm::error::Result;
 
 /// What `mdlm completions --help` says first.
 pub const LONG_ABOUT: &str = "\

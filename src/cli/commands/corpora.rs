@@ -4,12 +4,12 @@ use serde::Serialize;
 
 use crate::cli::render::listing::{LABEL, Named, entry, show};
 use crate::cli::render::terminal::Terminal;
-use crate::error::Result;
-use crate::manifest::corpora::{CORPORA, Corpus, CorpusFile, CorpusPart, Form, Pin};
-use crate::manifest::detokenize::Detokenizer;
-use crate::manifest::reading::{Range, RangeUnit, Reading, RemoteFile};
-use crate::numbers;
-use crate::plural;
+use mdlm::error::Result;
+use mdlm::manifest::corpora::{CORPORA, Corpus, CorpusFile, CorpusPart, Form, Pin};
+use mdlm::manifest::detokenize::Detokenizer;
+use mdlm::manifest::reading::{Range, RangeUnit, Reading, RemoteFile};
+use mdlm::numbers;
+use mdlm::plural;
 
 /// What `mdlm corpora --help` says.
 pub const LONG_ABOUT: &str = "List the corpora that manifests may name.\n\n\
@@ -362,7 +362,7 @@ mod tests {
                 let folder = tempfile::tempdir().unwrap();
                 let path = folder.path().join("x.json");
                 std::fs::write(&path, &manifest).unwrap();
-                if let Err(faults) = crate::manifest::Manifest::load(&path, &[]) {
+                if let Err(faults) = mdlm::manifest::Manifest::load(&path, &[]) {
                     panic!("{manifest}: {faults}");
                 }
             }

@@ -7,15 +7,15 @@ use crate::cli::args::project::ProjectArgs;
 use crate::cli::args::stage::find;
 use crate::cli::render::style;
 use crate::cli::render::terminal::Terminal;
-use crate::data::records::Records;
-use crate::data::rows::Rows;
-use crate::data::tokenizer::Tokenizer;
-use crate::data::tokens::TokenFiles;
-use crate::data::{SpecialIds, split_name};
-use crate::error::{Error, Result};
-use crate::manifest::{Split, StageKind};
-use crate::numbers::count;
-use crate::plural;
+use mdlm::data::records::Records;
+use mdlm::data::rows::Rows;
+use mdlm::data::tokenizer::Tokenizer;
+use mdlm::data::tokens::TokenFiles;
+use mdlm::data::{SpecialIds, split_name};
+use mdlm::error::{Error, Result};
+use mdlm::manifest::{Split, StageKind};
+use mdlm::numbers::count;
+use mdlm::plural;
 
 /// What `mdlm data --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -92,7 +92,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         .manifest
         .stages
         .get(&args.stage)
-        .map(crate::manifest::Stage::kind);
+        .map(mdlm::manifest::Stage::kind);
     if args.split.is_some() && kind != Some(StageKind::Pack) {
         return Err(
             Error::input(format!("`{}` has no splits", args.stage)).hint("`--split` is for pack stages")

@@ -10,16 +10,16 @@ use crate::cli::render::style;
 use crate::cli::render::table::paragraph;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::shown;
-use crate::error::{Error, Result};
-use crate::kernels::cuda::support::{CudaSupport, Detected, Gpu, GpuHolder, Unsupported, Version};
-use crate::kernels::simd;
-use crate::model::Device;
-use crate::numbers::{bytes, count};
-use crate::plural::{self, counted};
-use crate::stages::memory;
-use crate::store::locking::System;
-use crate::store::{Machine, Store};
-use crate::system::{self, DeviceRequest, SelfTest, self_test};
+use mdlm::error::{Error, Result};
+use mdlm::kernels::cuda::support::{CudaSupport, Detected, Gpu, GpuHolder, Unsupported, Version};
+use mdlm::kernels::simd;
+use mdlm::model::Device;
+use mdlm::numbers::{bytes, count};
+use mdlm::plural::{self, counted};
+use mdlm::stages::memory;
+use mdlm::store::locking::System;
+use mdlm::store::{Machine, Store};
+use mdlm::system::{self, DeviceRequest, SelfTest, self_test};
 
 /// What `mdlm doctor --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -529,7 +529,7 @@ fn library(part: &CudaComponent, more: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::cuda::support::tests::well;
+    use mdlm::kernels::cuda::support::tests::well;
 
     fn described(support: &CudaSupport) -> String {
         described_of(support, &SelfTest::Passed)

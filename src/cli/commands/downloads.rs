@@ -9,10 +9,10 @@ use crate::cli::args::environment;
 use crate::cli::render::style;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::shown;
-use crate::data::fetch::{self, Begun, Download, DownloadedFile, Forgotten, Inventory};
-use crate::error::{Error, Result};
-use crate::numbers::{bytes, count};
-use crate::store::{Store, time};
+use mdlm::data::fetch::{self, Begun, Download, DownloadedFile, Forgotten, Inventory};
+use mdlm::error::{Error, Result};
+use mdlm::numbers::{bytes, count};
+use mdlm::store::{Store, time};
 
 /// What `mdlm downloads --help` says first.
 pub const LONG_ABOUT: &str = "\

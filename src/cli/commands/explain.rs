@@ -9,10 +9,10 @@ use crate::cli::args::stage::one;
 use crate::cli::render::style;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::{flatten, is_unfinished, joined};
-use crate::error::{Error, Result};
-use crate::numbers::{bytes, took};
-use crate::plan::{Decision, Reason, Selection, reason};
-use crate::store::{Digest, ExternalFile, Key, Record, Store};
+use mdlm::error::{Error, Result};
+use mdlm::numbers::{bytes, took};
+use mdlm::plan::{Decision, Reason, Selection, reason};
+use mdlm::store::{Digest, ExternalFile, Key, Record, Store};
 
 /// What `mdlm explain --help` says first.
 pub const LONG_ABOUT: &str = "\

@@ -8,13 +8,13 @@ use crate::cli::args::store::{Reached, StoreArgs, keep};
 use crate::cli::render::style;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::shown;
-use crate::data::fetch::{self, Inventory};
-use crate::error::{Error, Result};
-use crate::manifest::{SourceInput, Stage};
-use crate::numbers::{bytes, count};
-use crate::plan::resume::kept_groups;
-use crate::store::gc::{Collected, Item, ItemKind, Keep, Left};
-use crate::store::{Record, Store};
+use mdlm::data::fetch::{self, Inventory};
+use mdlm::error::{Error, Result};
+use mdlm::manifest::{SourceInput, Stage};
+use mdlm::numbers::{bytes, count};
+use mdlm::plan::resume::kept_groups;
+use mdlm::store::gc::{Collected, Item, ItemKind, Keep, Left};
+use mdlm::store::{Record, Store};
 
 /// What `mdlm gc --help` says first.
 pub const LONG_ABOUT: &str = "\

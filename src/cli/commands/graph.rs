@@ -8,9 +8,9 @@ use clap::ValueEnum;
 
 use crate::cli::args::manifest;
 use crate::cli::render::terminal::Terminal;
-use crate::error::Result;
-use crate::manifest::{Manifest, Sweeps};
-use crate::plan::order;
+use mdlm::error::Result;
+use mdlm::manifest::{Manifest, Sweeps};
+use mdlm::plan::order;
 
 /// What `mdlm graph --help` says first.
 pub const LONG_ABOUT: &str = "\

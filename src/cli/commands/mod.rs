@@ -9,7 +9,7 @@ use clap::{ColorChoice, Parser, Subcommand};
 
 use super::args::transfer;
 use super::render::terminal::Terminal;
-use crate::error::Result;
+use mdlm::error::Result;
 
 pub mod bench;
 pub mod compare;

@@ -1,7 +1,7 @@
 //! `mdlm objectives`: the objectives that a train stage may have, what fits them and what they cost.
 //!
-//! What fits comes from [`crate::manifest::fit`], which validation reads too; costs are counted from the network and from
-//! rows that the objectives noise themselves ([`crate::train::cost`]).
+//! What fits comes from [`mdlm::manifest::fit`], which validation reads too; costs are counted from the network and from
+//! rows that the objectives noise themselves ([`mdlm::train::cost`]).
 
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use crate::cli::render::listing::entry;
 use crate::cli::render::table::paragraph;
 use crate::cli::render::terminal::Terminal;
-use crate::diffusion::{Method, Passes, objective};
-use crate::error::{Error, Result};
-use crate::manifest::{self, DEFAULT_SAMPLE_STEPS, Estimator, Objective, did_you_mean};
-use crate::shapes::{SHAPES, Shape};
-use crate::train::cost::flops_per_token;
+use mdlm::diffusion::{Method, Passes, objective};
+use mdlm::error::{Error, Result};
+use mdlm::manifest::{self, DEFAULT_SAMPLE_STEPS, Estimator, Objective, did_you_mean};
+use mdlm::shapes::{SHAPES, Shape};
+use mdlm::train::cost::flops_per_token;
 
 /// What `mdlm objectives --help` says.
 pub const LONG_ABOUT: &str = "List the objectives, what fits them and what they cost.\n\n\
@@ -379,7 +379,7 @@ fn in_full(described: &ObjectiveDescription) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Manifest;
+    use mdlm::manifest::Manifest;
 
     fn described() -> Vec<ObjectiveDescription> {
         let nano = Shape::find("nano").unwrap();

@@ -3,7 +3,7 @@
 use crate::cli::args::project::ProjectArgs;
 use crate::cli::args::stage::find;
 use crate::cli::render::terminal::Terminal;
-use crate::error::Result;
+use mdlm::error::Result;
 
 /// What `mdlm path --help` says first.
 pub const LONG_ABOUT: &str = "\

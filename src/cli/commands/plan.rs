@@ -8,14 +8,14 @@ use crate::cli::args::project::ProjectArgs;
 use crate::cli::render::style;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::joined;
-use crate::error::Result;
-use crate::event::Cancel;
-use crate::numbers::bytes;
-use crate::plan::resume::Resumption;
-use crate::plan::{Decision, Needed, Plan, Reason, reason};
-use crate::plural;
-use crate::remote::Remote;
-use crate::store::{Digest, Key, Store};
+use mdlm::error::Result;
+use mdlm::event::Cancel;
+use mdlm::numbers::bytes;
+use mdlm::plan::resume::Resumption;
+use mdlm::plan::{Decision, Needed, Plan, Reason, reason};
+use mdlm::plural;
+use mdlm::remote::Remote;
+use mdlm::store::{Digest, Key, Store};
 
 /// Exit code of `--exit-code` when a run would have something to do.
 const WORK_TO_DO: u8 = 10;

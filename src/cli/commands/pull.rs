@@ -2,10 +2,10 @@
 
 use crate::cli::args::transfer::{Args, StageTransfer, Work};
 use crate::cli::render::terminal::Terminal;
-use crate::error::{Context as _, Error, Kind, Result};
-use crate::numbers::bytes;
-use crate::plan::{Decision, Plan};
-use crate::store::{Lookup, Record};
+use mdlm::error::{Context as _, Error, Kind, Result};
+use mdlm::numbers::bytes;
+use mdlm::plan::{Decision, Plan};
+use mdlm::store::{Lookup, Record};
 
 /// What `mdlm pull --help` says first.
 pub const LONG_ABOUT: &str = "\

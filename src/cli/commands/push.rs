@@ -2,9 +2,9 @@
 
 use crate::cli::args::transfer::{Args, StageTransfer};
 use crate::cli::render::terminal::Terminal;
-use crate::error::{Context as _, Error, Result};
-use crate::numbers::bytes;
-use crate::plan::Decision;
+use mdlm::error::{Context as _, Error, Result};
+use mdlm::numbers::bytes;
+use mdlm::plan::Decision;
 
 /// What `mdlm push --help` says first.
 pub const LONG_ABOUT: &str = "\

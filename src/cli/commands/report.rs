@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use crate::cli::args::project::ProjectArgs;
 use crate::cli::render::report::{default_path, write};
 use crate::cli::render::terminal::Terminal;
-use crate::error::{Error, Result};
-use crate::plan::Selection;
+use mdlm::error::{Error, Result};
+use mdlm::plan::Selection;
 
 /// What `mdlm report --help` says first.
 pub const LONG_ABOUT: &str = "\

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::render::terminal::Terminal;
-use crate::error::{Context, Error, Result};
-use crate::manifest::field_table::{REGENERATE_TABLE, TABLE_PATH, field_table};
-use crate::manifest::schema::{REGENERATE, SCHEMA_PATH, schema_text};
+use mdlm::error::{Context, Error, Result};
+use mdlm::manifest::field_table::{REGENERATE_TABLE, TABLE_PATH, field_table};
+use mdlm::manifest::schema::{REGENERATE, SCHEMA_PATH, schema_text};
 
 /// What `mdlm schema --help` says first.
 pub const LONG_ABOUT: &str = "\

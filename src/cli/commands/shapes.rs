@@ -6,13 +6,13 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::cli::render::terminal::Terminal;
-use crate::error::Result;
-use crate::kernels::cuda::driver::DType;
-use crate::model::footprint::{Footprint, Workload};
-use crate::model::{cuda_memory, cuda_network};
-use crate::numbers::{abbreviated, binary_bytes};
-use crate::plural::counted;
-use crate::shapes::{Answered, Backbone, SHAPES};
+use mdlm::error::Result;
+use mdlm::kernels::cuda::driver::DType;
+use mdlm::model::footprint::{Footprint, Workload};
+use mdlm::model::{cuda_memory, cuda_network};
+use mdlm::numbers::{abbreviated, binary_bytes};
+use mdlm::plural::counted;
+use mdlm::shapes::{Answered, Backbone, SHAPES};
 
 /// What `mdlm shapes --help` says.
 pub const LONG_ABOUT: &str = "List the compiled shapes, their parameters and memory.\n\n\

@@ -8,10 +8,10 @@ use crate::cli::args::stage::find_lacking;
 use crate::cli::render::style;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::flatten;
-use crate::error::Result;
-use crate::numbers::{bytes, count, duration};
-use crate::plural::counted;
-use crate::store::{Digest, Record};
+use mdlm::error::Result;
+use mdlm::numbers::{bytes, count, duration};
+use mdlm::plural::counted;
+use mdlm::store::{Digest, Record};
 
 /// What `mdlm show --help` says first.
 pub const LONG_ABOUT: &str = "\

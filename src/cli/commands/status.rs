@@ -9,10 +9,10 @@ use crate::cli::render::style;
 use crate::cli::render::table::paragraph;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::shown;
-use crate::error::Result;
-use crate::numbers::{bytes, count};
-use crate::plan::resume::kept_groups;
-use crate::store::gc::{Item, ItemKind, Keep};
+use mdlm::error::Result;
+use mdlm::numbers::{bytes, count};
+use mdlm::plan::resume::kept_groups;
+use mdlm::store::gc::{Item, ItemKind, Keep};
 
 /// What `mdlm status --help` says first.
 pub const LONG_ABOUT: &str = "\

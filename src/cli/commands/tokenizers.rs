@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use crate::cli::render::listing::{Named, entry, show};
 use crate::cli::render::terminal::Terminal;
-use crate::error::Result;
-use crate::manifest::vocabularies::{Family, PUBLISHED, Published, PublishedFile};
-use crate::numbers;
+use mdlm::error::Result;
+use mdlm::manifest::vocabularies::{Family, PUBLISHED, Published, PublishedFile};
+use mdlm::numbers;
 
 /// What `mdlm tokenizers --help` says.
 pub const LONG_ABOUT: &str = "List the tokenizers that manifests may name.\n\n\
@@ -198,7 +198,7 @@ mod tests {
                         \"text\": {{ \"kind\": \"source\", \"input\": {{ \"kind\": \"files\", \"files\": [\"a\"] }} }},
                         \"tokens\"{snippet} }} }}"
                 );
-                let loaded = crate::manifest::Manifest::from_bytes("x", manifest.clone().into_bytes(), &[]);
+                let loaded = mdlm::manifest::Manifest::from_bytes("x", manifest.clone().into_bytes(), &[]);
                 assert!(loaded.is_ok(), "{manifest}");
             }
         }

@@ -14,18 +14,18 @@ use crate::cli::render::style;
 use crate::cli::render::table::paragraph;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::signals::listen;
-use crate::data::rows::Rows;
-use crate::diffusion::Mdlm;
-use crate::error::{Error, Result};
-use crate::evaluate::{Interval, LEAST_ROWS, LossVariance, ProbedLosses, VarianceProbe};
-use crate::event::{Cancel, Event, Progress, Sink as _};
-use crate::manifest::{
+use mdlm::data::rows::Rows;
+use mdlm::diffusion::Mdlm;
+use mdlm::error::{Error, Result};
+use mdlm::evaluate::{Interval, LEAST_ROWS, LossVariance, ProbedLosses, VarianceProbe};
+use mdlm::event::{Cancel, Event, Progress, Sink as _};
+use mdlm::manifest::{
     Bell, Clipped, MdlmObjective, Objective, Split, Stage, Times, Train, Weighting, Weights,
 };
-use crate::numbers::count;
-use crate::plural::counted;
-use crate::stages::memory;
-use crate::stages::trained::ModelInfo;
+use mdlm::numbers::count;
+use mdlm::plural::counted;
+use mdlm::stages::memory;
+use mdlm::stages::trained::ModelInfo;
 
 /// What `mdlm variance --help` says first.
 pub const LONG_ABOUT: &str = "\

@@ -2,7 +2,7 @@
 
 use super::terminal::Terminal;
 use crate::cli::signals;
-use crate::error::Error;
+use mdlm::error::Error;
 
 /// An error, as `--json` prints it.
 #[derive(serde::Serialize)]

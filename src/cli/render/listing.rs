@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::table::{options, width, wrap};
 use super::terminal::Terminal;
-use crate::error::{Error, Result};
+use mdlm::error::{Error, Result};
 
 /// Things that manifests may name.
 pub trait Named: Sized + 'static {

@@ -13,10 +13,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, T
 use super::style;
 use super::table::{WIDTH, end};
 use super::terminal::Terminal;
-use crate::event::{Event, Progress, Sink};
-use crate::numbers::{bytes, count, duration, rate};
-use crate::stages::memory;
-use crate::store::time;
+use mdlm::event::{Event, Progress, Sink};
+use mdlm::numbers::{bytes, count, duration, rate};
+use mdlm::stages::memory;
+use mdlm::store::time;
 
 /// How often a bar is redrawn at most.
 const REDRAW: Duration = Duration::from_millis(100);

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::terminal::Terminal;
 use super::words::shown;
-use crate::error::{Context as _, Result};
-use crate::manifest::Loaded;
-use crate::plan::{Decision, Plan};
-use crate::report::{self, ReportSubject, ReportedStage};
-use crate::store::{Digest, Store};
+use mdlm::error::{Context as _, Result};
+use mdlm::manifest::Loaded;
+use mdlm::plan::{Decision, Plan};
+use mdlm::report::{self, ReportSubject, ReportedStage};
+use mdlm::store::{Digest, Store};
 
 /// `reports/NAME.html` in the folder of results. Where that is the report of another manifest of the same name, which is
 /// still there, `reports/NAME-DIGEST.html` by the manifest's place; says so.

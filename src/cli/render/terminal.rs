@@ -10,7 +10,7 @@ use clap::{ColorChoice, ValueEnum};
 
 use super::style::{self, Style};
 use super::table::columns;
-use crate::error::{Error, Kind, Result, Wrap};
+use mdlm::error::{Error, Kind, Result, Wrap};
 
 /// The two output streams and how to write to them.
 #[expect(

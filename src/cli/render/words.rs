@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::executor::Status;
-use crate::plan::Reason;
-use crate::report::leaves;
+use mdlm::executor::Status;
+use mdlm::plan::Reason;
+use mdlm::report::leaves;
 
 /// The status of a stage after a run.
 #[must_use]

@@ -47,13 +47,21 @@ pub fn shipped(sources: &[Source]) -> BTreeSet<String> {
 }
 
 impl Modules {
-    /// Reads the modules that `lib.rs` declares, and those that they declare.
+    /// Reads the modules that `lib.rs` and `main.rs` declare, and those that they declare.
     fn read(sources: &[Source]) -> Self {
         let by_path: BTreeMap<&str, &Source> = sources.iter().map(|source| (&*source.path, source)).collect();
         let mut modules = Self(BTreeMap::new());
         let mut open: Vec<(ModulePath, String)> = vec![(vec![], "lib.rs".to_owned())];
         while let Some((path, file)) = open.pop() {
             modules.scan(&path, &file, &by_path[&*file].tokens);
+            if path.is_empty()
+                && let Some(main) = by_path.get("main.rs")
+            {
+                // The program's modules lie beside the library's.
+                let pairs = main.tokens.windows(2).filter(|pair| pair[0] == "mod");
+                let children = pairs.map(|pair| pair[1].clone());
+                modules.0.get_mut(&path).unwrap().children.extend(children);
+            }
             for child in &modules.0[&path].children {
                 let below = [&path[..], std::slice::from_ref(child)].concat();
                 if modules.0.contains_key(&below) {

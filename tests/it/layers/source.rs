@@ -16,10 +16,19 @@ pub struct Source {
 impl Source {
     /// The source of a text.
     pub fn of(path: &str, text: &str) -> Self {
+        let mut tokens = shipped(&tokens(text));
+        // The program's own files name the library as others do.
+        if path == "main.rs" || path.starts_with("cli/") {
+            for at in 1..tokens.len() {
+                if tokens[at] == "::" && tokens[at - 1] == "mdlm" && (at < 2 || tokens[at - 2] != "::") {
+                    tokens[at - 1] = "crate".to_owned();
+                }
+            }
+        }
         Self {
             path: path.to_owned(),
             lines: text.lines().count(),
-            tokens: shipped(&tokens(text)),
+            tokens,
         }
     }
 

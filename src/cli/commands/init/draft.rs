@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::SCHEMA_FILE;
 use super::look::TextSurvey;
-use crate::numbers::bytes;
-use crate::shapes::{SHAPES, Shape};
+use mdlm::numbers::bytes;
+use mdlm::shapes::{SHAPES, Shape};
 
 /// Below that many bytes of text samples are poor, and the smallest shape learns all of it.
 pub(super) const LITTLE_TEXT: u64 = 100_000;

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::data::files::{self, FilePatterns, FoundFile};
-use crate::data::read::{self, Observed, TextFile, Witness};
-use crate::error::{Context as _, Error, Kind, Result};
-use crate::manifest::reading::{Reading, RecordUnit};
-use crate::plural::{agreeing, counted as noun_of};
+use mdlm::data::files::{self, FilePatterns, FoundFile};
+use mdlm::data::read::{self, Observed, TextFile, Witness};
+use mdlm::error::{Context as _, Error, Kind, Result};
+use mdlm::manifest::reading::{Reading, RecordUnit};
+use mdlm::plural::{agreeing, counted as noun_of};
 
 /// Bytes of text that are read, at most; the rest is estimated by size.
 const LOOKED_AT: u64 = 16 << 20;

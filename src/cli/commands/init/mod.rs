@@ -8,10 +8,10 @@ use serde::Serialize;
 use crate::cli::render::style;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::in_shell;
-use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
-use crate::manifest::schema::schema_text;
-use crate::numbers::{bytes, count};
-use crate::plural;
+use mdlm::error::{Context as _, Error, Kind, Result, Wrap as _};
+use mdlm::manifest::schema::schema_text;
+use mdlm::numbers::{bytes, count};
+use mdlm::plural;
 
 mod draft;
 mod look;

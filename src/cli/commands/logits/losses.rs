@@ -4,15 +4,15 @@ use std::path::Path;
 
 use super::{Args, missing, network, read_tokens, rows_at_a_time, rows_of};
 use crate::cli::render::terminal::Terminal;
-use crate::diffusion::objective::{self, Given};
-use crate::diffusion::{NoisedBatch, Objective};
-use crate::error::{Context as _, Error, Result};
-use crate::evaluate;
-use crate::manifest;
-use crate::model::Network;
-use crate::shapes::Shape;
-use crate::stages::trained::{MODEL_INFO, ModelInfo};
-use crate::weights::tensors::{Reader, Writer};
+use mdlm::diffusion::objective::{self, Given};
+use mdlm::diffusion::{NoisedBatch, Objective};
+use mdlm::error::{Context as _, Error, Result};
+use mdlm::evaluate;
+use mdlm::manifest;
+use mdlm::model::Network;
+use mdlm::shapes::Shape;
+use mdlm::stages::trained::{MODEL_INFO, ModelInfo};
+use mdlm::weights::tensors::{Reader, Writer};
 
 /// Writes the logits and the losses of the input's rows.
 ///

@@ -8,15 +8,15 @@ use clap::builder::PossibleValuesParser;
 
 use crate::cli::args::compute::{DeviceChoice, compute_on};
 use crate::cli::render::terminal::Terminal;
-use crate::error::{Context as _, Error, Result};
-use crate::event::Cancel;
-use crate::kernels::Pattern;
-use crate::manifest::Objective;
-use crate::model::{self, Network};
-use crate::precision::Precision;
-use crate::shapes::{Backbone, SHAPES, Shape};
-use crate::system::GpuLock;
-use crate::weights::{
+use mdlm::error::{Context as _, Error, Result};
+use mdlm::event::Cancel;
+use mdlm::kernels::Pattern;
+use mdlm::manifest::Objective;
+use mdlm::model::{self, Network};
+use mdlm::precision::Precision;
+use mdlm::shapes::{Backbone, SHAPES, Shape};
+use mdlm::system::GpuLock;
+use mdlm::weights::{
     self,
     tensors::{Reader, Writer},
 };

@@ -3,9 +3,9 @@
 
 use std::io::{BufRead, Write};
 
-use crate::error::{Error, Kind, Result, Wrap};
-use crate::event::{Cancel, Event, Sink};
-use crate::executor::isolate::{Instruction, Message, Neighbours};
+use mdlm::error::{Error, Kind, Result, Wrap};
+use mdlm::event::{Cancel, Event, Sink};
+use mdlm::executor::isolate::{Instruction, Message, Neighbours};
 
 /// Writes each event as a line.
 pub struct EventLines;

@@ -7,10 +7,10 @@ use crate::cli::render::style::{self, Style};
 use crate::cli::render::table::{columns, paragraph};
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::{comparison, words};
-use crate::executor::{Options, StageSummary, Status, Summary};
-use crate::manifest::Sweeps;
-use crate::numbers::duration;
-use crate::plan::Plan;
+use mdlm::executor::{Options, StageSummary, Status, Summary};
+use mdlm::manifest::Sweeps;
+use mdlm::numbers::duration;
+use mdlm::plan::Plan;
 
 /// A row of the summary: a stage, or the instances of a sweep together.
 struct SummaryRow {

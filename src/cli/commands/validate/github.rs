@@ -3,8 +3,8 @@
 
 use super::{CheckedManifest, Root};
 
-use crate::manifest::Fault;
-use crate::plural;
+use mdlm::manifest::Fault;
+use mdlm::plural;
 
 /// A line for each fault: `::error file=…,line=…,…::message`.
 ///

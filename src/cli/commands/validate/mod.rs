@@ -12,10 +12,10 @@ use serde::Serialize;
 use crate::cli::render::faults::show;
 use crate::cli::render::style;
 use crate::cli::render::terminal::Terminal;
-use crate::error::{Kind, Result};
-use crate::manifest::{Fault, Faults, Loaded, Location, Manifest, Stage};
-use crate::plural::counted;
-use crate::stages::tokenize;
+use mdlm::error::{Kind, Result};
+use mdlm::manifest::{Fault, Faults, Loaded, Location, Manifest, Stage};
+use mdlm::plural::counted;
+use mdlm::stages::tokenize;
 
 pub mod github;
 pub mod sarif;

@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::{CheckedManifest, Root};
 
-use crate::error::Kind;
-use crate::manifest::{Code, Fault, Location};
-use crate::plural;
-use crate::store::Digest;
+use mdlm::error::Kind;
+use mdlm::manifest::{Code, Fault, Location};
+use mdlm::plural;
+use mdlm::store::Digest;
 
 /// Where the schema of such logs lies.
 pub const SCHEMA: &str =

@@ -9,13 +9,13 @@ use crate::cli::render::style;
 use crate::cli::render::table::paragraph;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::{joined, not_done};
-use crate::error::{Error, Kind, Result};
-use crate::numbers::{bytes, count};
-use crate::plan::{Decision, Selection};
-use crate::plural;
-use crate::store::Record;
-use crate::store::lineage::{Link, SourceState};
-use crate::store::verify::Pace;
+use mdlm::error::{Error, Kind, Result};
+use mdlm::numbers::{bytes, count};
+use mdlm::plan::{Decision, Selection};
+use mdlm::plural;
+use mdlm::store::Record;
+use mdlm::store::lineage::{Link, SourceState};
+use mdlm::store::verify::Pace;
 
 /// What `--json` prints.
 #[derive(Serialize)]

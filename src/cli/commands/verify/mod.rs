@@ -13,13 +13,13 @@ use crate::cli::render::progress::Display;
 use crate::cli::render::style;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::shown;
-use crate::error::{Error, Kind, Result};
-use crate::event::{Event, Progress, Sink as _};
-use crate::executor;
-use crate::numbers::{bytes, count};
-use crate::plural;
-use crate::store::verify::{self, ArtifactFault, Census, Depth, Moved, Pace, Subject};
-use crate::store::{Digest, Store};
+use mdlm::error::{Error, Kind, Result};
+use mdlm::event::{Event, Progress, Sink as _};
+use mdlm::executor;
+use mdlm::numbers::{bytes, count};
+use mdlm::plural;
+use mdlm::store::verify::{self, ArtifactFault, Census, Depth, Moved, Pace, Subject};
+use mdlm::store::{Digest, Store};
 
 mod lineage;
 

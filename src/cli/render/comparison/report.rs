@@ -6,11 +6,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::rows::Table;
-use crate::data::Unit;
-use crate::evaluate::Quantity;
-use crate::manifest::Point;
-use crate::stages::compare::{TableHead, metrics_json};
-use crate::store::Digest;
+use mdlm::data::Unit;
+use mdlm::evaluate::Quantity;
+use mdlm::manifest::Point;
+use mdlm::stages::compare::{TableHead, metrics_json};
+use mdlm::store::Digest;
 
 /// What `--json` prints, for every kind of stage.
 #[derive(Serialize)]
@@ -55,7 +55,7 @@ struct RowReport<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     tokenizer: Option<Digest>,
     /// What of the bits per byte spells out text that the tokenizer lost.
-    #[serde(skip_serializing_if = "crate::data::is_nought")]
+    #[serde(skip_serializing_if = "mdlm::data::is_nought")]
     lost_bits_per_byte: f64,
     seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]

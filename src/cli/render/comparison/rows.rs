@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::cli::render::words::{self, joined};
-use crate::error::{Error, Result};
-use crate::executor::Summary;
-use crate::manifest::{COMPARABLE, Loaded, Metric, Point, StageKind};
-use crate::plan::{Decision, Plan};
-use crate::stages::compare::{Comparison, Row, metrics};
-use crate::stages::key;
-use crate::stages::replicates::{Setting, is_seed, replicates};
-use crate::store::{Digest, Store};
+use mdlm::error::{Error, Result};
+use mdlm::executor::Summary;
+use mdlm::manifest::{COMPARABLE, Loaded, Metric, Point, StageKind};
+use mdlm::plan::{Decision, Plan};
+use mdlm::stages::compare::{Comparison, Row, metrics};
+use mdlm::stages::key;
+use mdlm::stages::replicates::{Setting, is_seed, replicates};
+use mdlm::store::{Digest, Store};
 
 /// Status of what was made and lies elsewhere.
 pub const AWAY: &str = "remote only";

@@ -8,13 +8,11 @@ use console::{measure_text_width, truncate_str};
 use super::rows::{AWAY, Shown, Table};
 use crate::cli::render::style;
 use crate::cli::render::table::{columns, end, paragraph, width as table_width, widths};
-use crate::manifest::{Metric, Point};
-use crate::numbers::took;
-use crate::plural::counted;
-use crate::stages::compare::group::{self, Group};
-use crate::stages::compare::{
-    Column, Row, Verdict, are_signed, fields, measured, remarks, shown_differences,
-};
+use mdlm::manifest::{Metric, Point};
+use mdlm::numbers::took;
+use mdlm::plural::counted;
+use mdlm::stages::compare::group::{self, Group};
+use mdlm::stages::compare::{Column, Row, Verdict, are_signed, fields, measured, remarks, shown_differences};
 
 /// Fields that are shown at most.
 const FIELDS: usize = 8;
@@ -372,11 +370,11 @@ mod tests {
     use super::super::report::report;
     use super::super::rows::by_kind;
     use super::*;
-    use crate::data::Unit;
-    use crate::evaluate::Interval;
-    use crate::manifest::StageKind;
-    use crate::stages::replicates::{Setting, StageSeed};
-    use crate::store::Digest;
+    use mdlm::data::Unit;
+    use mdlm::evaluate::Interval;
+    use mdlm::manifest::StageKind;
+    use mdlm::stages::replicates::{Setting, StageSeed};
+    use mdlm::store::Digest;
 
     /// A setting by a number, with a seed of its training.
     fn setting(number: f64, seed: u64) -> Setting {
@@ -464,7 +462,7 @@ mod tests {
         let rows = || {
             let mut causal = shown("causal", 0.1, Some(0.75));
             causal.row.objective = Some("ar".to_owned());
-            causal.row.quantity = crate::evaluate::Quantity::Exact;
+            causal.row.quantity = mdlm::evaluate::Quantity::Exact;
             causal.row.scored = true;
             let mut masked = shown("masked", 0.1, Some(2.5));
             masked.setting = setting(0.2, 1);
@@ -530,7 +528,7 @@ mod tests {
             shown.setting = setting(bits, 1);
             if objective["kind"] == "ar" {
                 shown.row.objective = Some("ar".to_owned());
-                shown.row.quantity = crate::evaluate::Quantity::Exact;
+                shown.row.quantity = mdlm::evaluate::Quantity::Exact;
                 shown.row.scored = true;
             }
             if stage == "bound" {

@@ -6,8 +6,8 @@ use annotate_snippets::{Annotation, AnnotationKind, Level, Origin, Renderer, Sni
 
 use super::table::options;
 use super::terminal::Terminal;
-use crate::manifest::fault::quoted;
-use crate::manifest::{Fault, Faults, Location};
+use mdlm::manifest::fault::quoted;
+use mdlm::manifest::{Fault, Faults, Location};
 
 /// Shows every fault with its line on standard error.
 pub fn show(faults: &Faults, terminal: &Terminal) {
@@ -124,3 +124,6 @@ fn within(line: &str, start: usize, place: &Location) -> Range<usize> {
     let clamp = |byte: usize| byte.saturating_sub(start).min(line.len());
     clamp(place.span.start)..clamp(place.span.end)
 }
+
+#[cfg(test)]
+mod tests;
