@@ -11,7 +11,6 @@ use crate::error::{Error, Result};
 /// What a stage reports while it runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Event {
     /// The executor took a stage up: 1-based index among the stages of the plan, and why it runs.
     StageStarted {

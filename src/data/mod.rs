@@ -156,8 +156,10 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+/// Whether a number is 0: such a field is left out of JSON.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-pub(crate) fn is_nought(number: &f64) -> bool {
+#[must_use]
+pub fn is_nought(number: &f64) -> bool {
     *number == 0.0
 }
 

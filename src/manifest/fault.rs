@@ -16,7 +16,6 @@ pub const MAX_FAULTS: usize = 200;
 /// What sort of fault it is: stable names for tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
 pub enum Code {
     /// The file cannot be read.
     Unreadable,
@@ -442,10 +441,8 @@ pub fn shortened(value: &Value) -> String {
 }
 
 /// The candidate that was probably meant: near in spelling, or the same but for case and separators.
-pub(crate) fn did_you_mean<'a>(
-    written: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+#[must_use]
+pub fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// Names are shorter; longer text is not a misspelling, and comparing it is slow.
     const LONGEST: usize = 64;
     /// Below this Jaro-Winkler similarity a suggestion misleads more often than it helps; tried on misspellings.

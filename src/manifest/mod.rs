@@ -75,8 +75,7 @@ pub mod vocabularies;
 
 pub use elsewhere::{kinds_meant, tokenizer as tokenizer_object};
 pub use estimator::Estimator;
-pub(crate) use fault::did_you_mean;
-pub use fault::{Code, Fault, Faults, Location, Related};
+pub use fault::{Code, Fault, Faults, Location, Related, did_you_mean};
 pub use instance::{Instance, Point};
 pub use load::Loaded;
 pub use objective::*;

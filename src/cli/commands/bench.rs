@@ -69,7 +69,7 @@ pub struct Args {
     pub steps: u32,
     /// Precision of products: f32, tf32 or bf16; see `train.precision`
     #[arg(long, value_name = "NAME", default_value = "f32", hide_possible_values = true)]
-    pub precision: Precision,
+    pub precision: PrecisionName,
     /// Seconds to measure each task for, after a quarter of that to warm up
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: u32,
@@ -84,19 +84,23 @@ pub struct Args {
     pub compute: ComputeArgs,
 }
 
-impl ValueEnum for Precision {
+/// A precision under the name that an argument gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct PrecisionName(Precision);
+
+impl ValueEnum for PrecisionName {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::F32, Self::Tf32, Self::Bf16]
+        &[Self(Precision::F32), Self(Precision::Tf32), Self(Precision::Bf16)]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        let (name, help) = match self {
-            Self::F32 => ("f32", "32-bit floats"),
-            Self::Tf32 => (
+        let (name, help) = match self.0 {
+            Precision::F32 => ("f32", "32-bit floats"),
+            Precision::Tf32 => (
                 "tf32",
                 "Factors rounded to tf32 by a GPU; the same as f32 on a CPU",
             ),
-            Self::Bf16 => (
+            Precision::Bf16 => (
                 "bf16",
                 "bfloat16: factors rounded on a CPU, activations too on a GPU",
             ),
@@ -144,7 +148,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         shape,
         objective: Objective::from_argument(&args.objective)?,
         device: Device::Cpu,
-        precision: args.precision,
+        precision: args.precision.0,
         batch: args.batch.unwrap_or(ROWS),
         micro_batch: args.micro_batch,
         kernels: args.kernels,

@@ -11,6 +11,8 @@ use crate::cli::render::table::paragraph;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::shown;
 use mdlm::error::{Error, Result};
+#[cfg(test)]
+use mdlm::kernels::cuda::support::{Compiler, Installed};
 use mdlm::kernels::cuda::support::{CudaSupport, Detected, Gpu, GpuHolder, Unsupported, Version};
 use mdlm::kernels::simd;
 use mdlm::model::Device;
@@ -527,9 +529,13 @@ fn library(part: &CudaComponent, more: &str) -> String {
 }
 
 #[cfg(test)]
+#[path = "../../kernels/cuda/well.rs"]
+mod well;
+
+#[cfg(test)]
 mod tests {
+    use super::well::well;
     use super::*;
-    use mdlm::kernels::cuda::support::tests::well;
 
     fn described(support: &CudaSupport) -> String {
         described_of(support, &SelfTest::Passed)

@@ -395,39 +395,16 @@ impl Unsupported {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+#[path = "well.rs"]
+mod well;
+
+#[cfg(test)]
+mod tests {
+    use super::well::well;
     use super::*;
 
     fn version(major: u32, minor: u32) -> Version {
         Version { major, minor }
-    }
-
-    /// A machine where all is well.
-    pub(crate) fn well() -> CudaSupport {
-        let gpu = Gpu {
-            number: 0,
-            name: "NVIDIA H100 80GB HBM3".to_owned(),
-            uuid: Some("GPU-1".to_owned()),
-            capability: (9, 0),
-            multiprocessors: 132,
-            memory: 85_000_000_000,
-            free: Some(84_000_000_000),
-            is_open: true,
-            holder: None,
-        };
-        CudaSupport {
-            driver: Detected::There(Installed {
-                cuda: version(13, 0),
-                release: Some("580.65.06".to_owned()),
-                gpus: Ok(vec![gpu]),
-            }),
-            compiler: Detected::There(Compiler {
-                version: version(13, 0),
-                architectures: vec![75, 80, 86, 89, 90, 100, 120],
-                test_compile: Some(Ok(())),
-            }),
-            products: Detected::There(version(13, 1)),
-        }
     }
 
     fn driver(support: &mut CudaSupport) -> &mut Installed {

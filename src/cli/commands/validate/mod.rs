@@ -207,12 +207,6 @@ impl Root {
         Self(folder.and_then(std::fs::canonicalize).ok())
     }
 
-    /// A folder.
-    #[must_use]
-    pub fn at(folder: &Path) -> Self {
-        Self(std::fs::canonicalize(folder).ok())
-    }
-
     /// A file as seen from here, or, where it lies elsewhere, its whole path. A link is named where it lies, not
     /// where it leads: it is the link that the repository holds.
     #[must_use]

@@ -4,6 +4,6 @@ mod report;
 mod rows;
 mod text;
 
-pub use report::{TableReport, report};
-pub use rows::{Shown, Table, all_settings, by_kind, distinguish, of_run, planned};
+pub use report::report;
+pub use rows::{all_settings, by_kind, distinguish, of_run, planned};
 pub use text::text;
