@@ -6,8 +6,8 @@
         --set 'stages.test_text.input.files=["/data/wiki.test.tokens"]' \\
         --record tests/bench/2026-11-29-objectives.json
 
-The record is a list of runs. Each has the digest of every text, the table of `compare` as `mdlm compare --json` shows it,
-and the seconds that each stage took when it ran; a stage that came from the store keeps the seconds of its own run.
+The record is a list of runs. Each has the digests of the texts, the tables of its `compare`
+stages, and the seconds that each stage took when it ran; a stage that came from the store keeps the seconds of its own run.
 """
 
 import argparse
@@ -34,12 +34,13 @@ def main():
 
     def mdlm(command, *words):
         line = [arguments.mdlm, command, arguments.manifest, *words, *overrides]
-        return json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE).stdout)
+        return subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout
 
     run = [arguments.mdlm, "run", arguments.manifest, "--threads", str(arguments.threads), *overrides]
     subprocess.run(run, check=True)
-    stages = [stage["name"] for stage in mdlm("plan", "--json")["stages"]]
-    shown = {stage: mdlm("show", stage, "--json") for stage in stages}
+    stages = json.loads(mdlm("plan", "--json"))["stages"]
+    shown = {stage["name"]: json.loads(mdlm("show", stage["name"], "--json")) for stage in stages}
+    tables = [stage["name"] for stage in stages if stage["kind"] == "compare"]
     entry = {
         "date": datetime.date.today().isoformat(),
         "processor": processor(),
@@ -48,7 +49,7 @@ def main():
         "manifest": arguments.manifest.name,
         "texts": {stage: of["key"]["files"] for stage, of in shown.items() if of["key"]["kind"] == "source"},
         "seconds": {stage: round(of["provenance"]["seconds"], 1) for stage, of in shown.items()},
-        "comparison": mdlm("compare", "--json"),
+        "tables": {name: json.loads((Path(mdlm("path", name).strip()) / "compare.json").read_text()) for name in tables},
     }
     if arguments.record:
         entries = json.loads(arguments.record.read_text()) if arguments.record.exists() else []
