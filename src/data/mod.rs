@@ -157,7 +157,6 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// Whether a number is 0: such a field is left out of JSON.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 #[must_use]
 pub fn is_nought(number: &f64) -> bool {
     *number == 0.0

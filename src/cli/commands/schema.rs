@@ -18,6 +18,10 @@ pub struct Args {
     /// Fail when a copy is stale instead of printing
     ///
     /// FILE is `schemas/pipeline.schema.json` unless stated, with --markdown `schemas/README.md`.
+    #[expect(
+        clippy::option_option,
+        reason = "clap's type of an option whose value may be left out"
+    )]
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     pub check: Option<Option<PathBuf>>,
     /// Print all fields as tables in Markdown instead

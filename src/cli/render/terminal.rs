@@ -124,6 +124,10 @@ impl Terminal {
     }
 
     /// Says a line on standard error, quiet or not.
+    #[expect(
+        clippy::unused_self,
+        reason = "what is said goes through a terminal, like `say`"
+    )]
     pub fn talk(&self, text: &str) {
         // A closed standard error has no reader.
         let _ = writeln!(io::stderr().lock(), "{text}");

@@ -141,14 +141,15 @@ impl JsonTexts<'_, '_> {
         }
         let place = || format!("record {} (line {})", self.number, self.line);
         match found {
-            Pointee::Text => match std::str::from_utf8(&self.text) {
-                Ok(text) => self.sink.emit(text).context(place)?,
-                Err(_) => {
+            Pointee::Text => {
+                if let Ok(text) = std::str::from_utf8(&self.text) {
+                    self.sink.emit(text).context(place)?;
+                } else {
                     let escaped = std::str::from_utf8(value).is_ok();
                     self.sink
                         .push_of(&self.text, TextContainer::Json { escaped }, place)?;
                 }
-            },
+            }
             Pointee::Null => self.sink.empty(),
             Pointee::Missing => return Err(self.missing(value)),
         }

@@ -21,7 +21,7 @@ impl Source {
         if path == "main.rs" || path.starts_with("cli/") {
             for at in 1..tokens.len() {
                 if tokens[at] == "::" && tokens[at - 1] == "mdlm" && (at < 2 || tokens[at - 2] != "::") {
-                    tokens[at - 1] = "crate".to_owned();
+                    "crate".clone_into(&mut tokens[at - 1]);
                 }
             }
         }
