@@ -10,7 +10,7 @@
 //! | layer | modules | purpose |
 //! |---|---|---|
 //! | 10 | `main` | the program: allocator, call, exit code |
-//! | 9 | `cli` | a part of the program, not of the library: `commands`, one file or folder each, none of which imports another; `args` and `render`, which they share |
+//! | 9 | `cli` | a part of the program, not of the library: `commands`, one file or folder each, which do not import each other; `args` and `render`, which they share |
 //! | 8 | [`executor`] | runs a plan: look up, lock, run, commit, emit events |
 //! | 7 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; measurements of time and memory |
 //! | 6 | [`stages`] | one file per stage kind: config + inputs → artifact |

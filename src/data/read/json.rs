@@ -313,7 +313,7 @@ const NO_NUMBERS: [(&[u8], &[u8]); 3] = [
 ];
 
 /// Copies the value at the beginning with numbers instead of those that are not JSON; whether there are some. Such a value
-/// is read where none of them is part of the text.
+/// is read if the text of the record has no such number.
 fn patch(bytes: &[u8], to: &mut Vec<u8>) -> bool {
     to.clear();
     let (mut depth, mut any) = (0_usize, false);

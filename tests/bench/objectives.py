@@ -1,13 +1,13 @@
 """Runs a manifest that compares objectives on a real text, and keeps its table as a dated record.
 
     cargo build --release
-    python tests/peers/objectives.py tests/bench/objectives/wikitext-2.json \\
+    python tests/bench/objectives.py tests/bench/objectives/wikitext-2.json \\
         --set 'stages.text.input.files=["/data/wiki.train.tokens"]' \\
         --set 'stages.test_text.input.files=["/data/wiki.test.tokens"]' \\
         --record tests/bench/2026-11-29-objectives.json
 
-The record is a list of runs. Each has the digests of the texts, the tables of its `compare`
-stages, and the seconds that each stage took when it ran; a stage that came from the store keeps the seconds of its own run.
+The record is a list of runs. Each has the digests of the texts, the tables of its `compare` stages, and the seconds that
+each stage took: those of a stage from the store are of the run that made it.
 """
 
 import argparse
