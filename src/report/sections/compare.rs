@@ -17,7 +17,7 @@ pub(super) fn section(folder: &Path) -> Result<Markup> {
     Ok(html! {
         @for block in &blocks {
             @match block {
-                // The section has its own.
+                // The section has a heading.
                 TextBlock::Heading(_) => {}
                 TextBlock::Paragraph(text) => p.more { (text) },
                 TextBlock::Table(rows) => (table(rows)),
