@@ -2,8 +2,8 @@
 //! `evaluate` and `sample` stages, the stages themselves and `mdlm objectives` read it here.
 
 use super::{
-    AncestralSteps, ArObjective, Autoregressive, D3pmObjective, Estimator, MlmObjective, Noise, Objective,
-    Sampler, SeddObjective,
+    AncestralSteps, ArObjective, Autoregressive, D3pmObjective, Estimator, FirstHitting, MlmObjective, Noise,
+    Objective, Sampler, SeddObjective,
 };
 use crate::error::{Error, Result};
 
@@ -159,15 +159,16 @@ impl Objective {
             (_, Sampler::Autoregressive(_)) => {
                 Misfit::of("kind", format!("the tokens of `{kind}` depend on both sides"))
             }
-            (Self::Sedd(_), Sampler::Cached(_)) => {
+            (_, Sampler::Ancestral(_)) => None,
+            (Self::Sedd(_), Sampler::Cached(_) | Sampler::FirstHitting(_)) => {
                 Misfit::of("kind", "the scores of `sedd` depend on the time")
             }
-            (_, Sampler::Cached(_)) if self.predicts_mask() => Misfit::of(
+            (_, Sampler::Cached(_) | Sampler::FirstHitting(_)) if self.predicts_mask() => Misfit::of(
                 self.switched_off().first().copied().unwrap_or("kind"),
                 "its network gives the mask a probability, which decides what a step unmasks",
             ),
-            (_, Sampler::Cached(_)) if self.is_time_conditioned() => Misfit::of_time(),
-            (_, Sampler::Ancestral(_) | Sampler::Cached(_)) => None,
+            (_, Sampler::Cached(_) | Sampler::FirstHitting(_)) if self.is_time_conditioned() => Misfit::of_time(),
+            (_, Sampler::Cached(_) | Sampler::FirstHitting(_)) => None,
         }
     }
 
@@ -177,6 +178,7 @@ impl Objective {
         let mut all = vec![
             Sampler::Cached(AncestralSteps::default()),
             Sampler::Ancestral(AncestralSteps::default()),
+            Sampler::FirstHitting(FirstHitting {}),
             Sampler::Autoregressive(Autoregressive {}),
         ];
         all.retain(|sampler| self.misfit_of_sampler(sampler).is_none());
@@ -202,6 +204,7 @@ impl Objective {
             Sampler::Cached(_) => steps.min(length),
             // A last step draws what is masked at time 0.
             Sampler::Ancestral(_) => steps + u32::from(self.predicts_mask()),
+            Sampler::FirstHitting(_) => length,
             Sampler::Autoregressive(_) => length.saturating_sub(1),
         }
     }
@@ -259,15 +262,15 @@ mod tests {
         assert_eq!(
             found,
             [
-                "mdlm: time count pseudo; cached ancestral",
+                "mdlm: time count pseudo; cached ancestral first_hitting",
                 "ar: exact; autoregressive",
                 "sedd: time; ancestral",
                 "d3pm: time; ancestral",
-                "mlm: pseudo count; cached ancestral",
+                "mlm: pseudo count; cached ancestral first_hitting",
                 "mdlm: time; ancestral",
-                "mdlm: time count pseudo; cached ancestral",
-                "mdlm: time count pseudo; cached ancestral",
-                "mdlm: time; cached ancestral",
+                "mdlm: time count pseudo; cached ancestral first_hitting",
+                "mdlm: time count pseudo; cached ancestral first_hitting",
+                "mdlm: time; cached ancestral first_hitting",
                 "mdlm: time; ancestral",
                 "d3pm: time; ancestral",
             ]

@@ -15,6 +15,10 @@ pub enum Sampler {
     Cached(AncestralSteps),
     /// Ancestral sampling that runs the network at every step (`ddpm`). For every model but that of `ar`.
     Ancestral(AncestralSteps),
+    /// Unmasks one token after the other, in random order, with a network call per token: what `ancestral` draws in the limit of
+    /// infinitely many steps, without its error (arXiv 2409.02908). Only for a model without time conditioning that gives
+    /// the mask no probability.
+    FirstHitting(FirstHitting),
     /// Draws one token after the other, from left to right, with L − 1 network calls per row. Only for a model of `ar`,
     /// which has no other sampler.
     Autoregressive(Autoregressive),
@@ -27,10 +31,16 @@ impl Sampler {
         match self {
             Self::Cached(_) => "cached",
             Self::Ancestral(_) => "ancestral",
+            Self::FirstHitting(_) => "first_hitting",
             Self::Autoregressive(_) => "autoregressive",
         }
     }
 }
+
+/// Settings of first-hitting sampling: there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FirstHitting {}
 
 /// Settings of autoregressive sampling: there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

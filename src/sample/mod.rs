@@ -19,6 +19,7 @@
 pub mod ancestral;
 pub mod autoregressive;
 pub mod cached;
+pub mod first_hitting;
 mod wilson;
 
 pub use wilson::wilson;
@@ -165,6 +166,9 @@ pub fn build(
         }),
         manifest::Sampler::Ancestral(settings) => Box::new(ancestral::Ancestral {
             grid: settings.grid,
+            posterior: posterior()?,
+        }),
+        manifest::Sampler::FirstHitting(_) => Box::new(first_hitting::FirstHitting {
             posterior: posterior()?,
         }),
     })

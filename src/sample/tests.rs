@@ -305,6 +305,7 @@ fn samplers_that_do_not_fit_the_objective_are_refused_with_one_that_does() {
     let samplers = [
         manifest::Sampler::Cached(AncestralSteps::default()),
         manifest::Sampler::Ancestral(AncestralSteps::default()),
+        manifest::Sampler::FirstHitting(manifest::FirstHitting {}),
         manifest::Sampler::Autoregressive(manifest::Autoregressive {}),
     ];
     for settings in manifest::Objective::every() {

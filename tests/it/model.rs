@@ -63,7 +63,7 @@ fn objectives_are_listed_with_estimators_samplers_and_cost() {
     let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for part in [
         "paper arXiv 2107.03006, as in arXiv 2406.07524, eq. 39",
-        "estimators time, count, pseudo samplers cached, ancestral",
+        "estimators time, count, pseudo samplers cached, ancestral, first_hitting",
         "1.00 of MDLM's",
         "Costs are of shape `lm1b-small`",
         "Absent on purpose: uniform noise, transition matrices Q_t in general, noise in continuous space (Diffusion-LM), and graphs.",

@@ -420,12 +420,12 @@ mod tests {
         assert_eq!(
             found,
             [
-                "mdlm: time 1 a draw, count 1 a draw, pseudo 32; cached 32, ancestral 128",
+                "mdlm: time 1 a draw, count 1 a draw, pseudo 32; cached 32, ancestral 128, first_hitting 32",
                 "ar: exact 1; autoregressive 31",
                 "sedd: time 1 a draw; ancestral 128",
                 // The call that is made once is the clean row's; a step at the end draws what is still masked.
                 "d3pm: time 1 a draw and 1 more; ancestral 129",
-                "mlm: pseudo 32, count 1 a draw; cached 32, ancestral 128",
+                "mlm: pseudo 32, count 1 a draw; cached 32, ancestral 128, first_hitting 32",
             ]
         );
     }

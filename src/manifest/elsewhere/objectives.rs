@@ -45,6 +45,7 @@ const KINDS: &[(&str, &[&str], &[&str])] = &[
     ),
     ("sampler", &["ddpm"], &["ancestral"]),
     ("sampler", &["ddpm_cache"], &["cached"]),
+    ("sampler", &["fhs", "first_hitting_sampler"], &["first_hitting"]),
     (
         "sampler",
         &["ar", "autoregression", "left_to_right"],

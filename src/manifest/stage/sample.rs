@@ -23,8 +23,8 @@ pub struct Sample {
     /// Number of rows to sample.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub count: u32,
-    /// Number of reverse steps, from all tokens masked to none. The sampler `autoregressive` takes a step per token,
-    /// whatever this number is. Default: the MDLM authors' configuration (`sampling.steps`, arXiv 2406.07524).
+    /// Number of reverse steps, from all tokens masked to none. The samplers `first_hitting` and `autoregressive`
+    /// take a step per token, whatever this number is. Default: the MDLM authors' configuration (`sampling.steps`, arXiv 2406.07524).
     #[serde(default = "default_sample_steps")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub steps: u32,
