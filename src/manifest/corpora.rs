@@ -327,8 +327,8 @@ const fn papers(split: CorpusSplit, members: &'static [&'static str], records: u
     }
 }
 
-/// A part of text8, from one character to another.
-const fn text8(split: CorpusSplit, from: u64, to: u64) -> CorpusPart {
+/// A part of one text, from one character to another; `members` name it in an archive.
+const fn characters(split: CorpusSplit, members: &'static [&'static str], from: u64, to: u64) -> CorpusPart {
     CorpusPart {
         form: Form::WholeFile,
         range: Some(Range {
@@ -336,7 +336,7 @@ const fn text8(split: CorpusSplit, from: u64, to: u64) -> CorpusPart {
             from,
             to: Some(to),
         }),
-        ..lines(split, &[0], &["text8"], &[], None)
+        ..lines(split, &[0], members, &[], None)
     }
 }
 
@@ -615,9 +615,28 @@ pub const CORPORA: &[Corpus] = &[
             31_344_016,
         )],
         parts: &[
-            text8(Train, 0, 90_000_000),
-            text8(Validation, 90_000_000, 95_000_000),
-            text8(Test, 95_000_000, 100_000_000),
+            characters(Train, &["text8"], 0, 90_000_000),
+            characters(Validation, &["text8"], 90_000_000, 95_000_000),
+            characters(Test, &["text8"], 95_000_000, 100_000_000),
+        ],
+    },
+    Corpus {
+        name: "tinyshakespeare",
+        title: "Tiny Shakespeare: a million characters of his plays, in scenes and speeches",
+        licence: "not stated; the plays are in the public domain",
+        homepage: "http://karpathy.github.io/2015/05/21/rnn-effectiveness/",
+        note: Some("The parts are 90%, 5% and 5% of the characters, as `datasets` has them."),
+        // Address, size, checksum: the hub's metadata. Parts: huggingface/datasets,
+        // datasets/tiny_shakespeare/tiny_shakespeare.py.
+        files: &[file(
+            "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+            "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+            1_115_394,
+        )],
+        parts: &[
+            characters(Train, &[], 0, 1_003_854),
+            characters(Validation, &[], 1_003_854, 1_059_624),
+            characters(Test, &[], 1_059_624, 1_115_394),
         ],
     },
     Corpus {
@@ -652,7 +671,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// The names that manifests may use are a promise.
-    const NAMES: [&str; 12] = [
+    const NAMES: [&str; 13] = [
         "lm1b",
         "ptb",
         "wikitext2",
@@ -664,6 +683,7 @@ mod tests {
         "pubmed",
         "arxiv",
         "text8",
+        "tinyshakespeare",
         "openwebtext",
     ];
 
@@ -797,7 +817,11 @@ mod tests {
 
     #[test]
     fn corpora_ranges_of_splits_meet() {
-        for (name, end) in [("text8", 100_000_000), ("openwebtext", 8_013_769)] {
+        for (name, end) in [
+            ("text8", 100_000_000),
+            ("tinyshakespeare", 1_115_394),
+            ("openwebtext", 8_013_769),
+        ] {
             let parts = Corpus::find(name).unwrap().parts;
             let last = parts.iter().fold(0, |from, part| {
                 let range = part.range.as_ref().unwrap();
