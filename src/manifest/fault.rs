@@ -69,6 +69,8 @@ pub enum Code {
     MicroBatch,
     /// Warm-up takes longer than the training.
     Warmup,
+    /// A training starts from a model that does not fit it.
+    Init,
     /// A noise schedule that does not rise.
     Noise,
     /// An estimator or sampler that needs a network without time conditioning, or an objective that needs one with it.

@@ -179,6 +179,7 @@ impl Manifest {
             .iter()
             .filter_map(|(name, stage)| match stage {
                 Stage::Train(train) => Some((name.clone(), train.objective)),
+                Stage::Checkpoint(checkpoint) => Some((name.clone(), checkpoint.objective?)),
                 _ => None,
             })
             .collect();

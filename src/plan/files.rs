@@ -14,6 +14,7 @@ use crate::manifest::{FileReference, StageKind, tokenizer_object};
 use crate::store::ExternalFile;
 use crate::store::digest::hash_file;
 use crate::store::stat::{ChecksumCache, Look};
+use crate::weights::import::files::{CheckpointFile, FileSet};
 
 /// A file as it was when it was hashed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl Plan {
             let Some(reference) = references.iter().find(|reference| reference.field == file.field) else {
                 return Ok(None);
             };
-            if !are_named(&reference.patterns, &file.path) {
+            if !are_named(reference, &file.path) {
                 return Ok(None);
             }
         }
@@ -140,15 +141,16 @@ impl PlannedStage {
     }
 }
 
-/// Whether a file that was read is one that the patterns of now name.
-fn are_named(patterns: &[String], path: &str) -> bool {
+/// Whether a file that was read is one that a field names now.
+fn are_named(reference: &FileReference, path: &str) -> bool {
     let options = glob::MatchOptions {
         require_literal_separator: true,
         ..glob::MatchOptions::new()
     };
-    patterns.iter().any(|pattern| {
+    reference.patterns.iter().any(|pattern| {
         let pattern = pattern.strip_prefix("./").unwrap_or(pattern);
-        Path::new(pattern).components().eq(Path::new(path).components())
+        reference.takes_folders && Path::new(path).starts_with(pattern)
+            || Path::new(pattern).components().eq(Path::new(path).components())
             || glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_with(path, options))
     })
 }
@@ -162,8 +164,13 @@ fn find_files(base: &Path, references: &[FileReference], piped: &[Piped]) -> Res
     let mut left_out = LeftOut::default();
     let at = SystemTime::now();
     for reference in references {
+        let patterns = if reference.takes_folders {
+            in_folders(base, &reference.patterns)?
+        } else {
+            reference.patterns.clone()
+        };
         let named = FilePatterns {
-            files: &reference.patterns,
+            files: &patterns,
             exclude: &reference.exclude,
             piped: reference.takes_pipes.then_some(piped),
         };
@@ -185,6 +192,22 @@ fn find_files(base: &Path, references: &[FileReference], piped: &[Piped]) -> Res
     });
     let observed = observed.collect();
     Ok((all, observed, left_out))
+}
+
+/// Patterns in which the files of a checkpoint stand for the folder that they are in.
+fn in_folders(base: &Path, patterns: &[String]) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for pattern in patterns {
+        let folder = base.join(pattern);
+        if !folder.is_dir() {
+            all.push(pattern.clone());
+            continue;
+        }
+        let files = FileSet::at(&folder)?;
+        let inside = |file: &CheckpointFile| format!("{}/{}", pattern.trim_end_matches('/'), file.name);
+        all.extend(files.all().into_iter().map(inside));
+    }
+    Ok(all)
 }
 
 /// What to write in place of the name of a tokenizer where a file is asked for.

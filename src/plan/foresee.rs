@@ -51,13 +51,15 @@ impl Plan {
         Some(Needed { urls: missing, bytes })
     }
 
-    /// The network of a train stage that is to run, as far as its vocabulary goes.
+    /// The network of a train or checkpoint stage that is to run, as far as its vocabulary goes.
     fn room_of(&self, index: usize) -> Option<Room> {
         let stage = &self.stages[index];
-        let (Stage::Train(config), Decision::Run { .. }) = (&stage.stage, &stage.decision) else {
-            return None;
+        let shape = match (&stage.stage, &stage.decision) {
+            (Stage::Train(config), Decision::Run { .. }) => &config.shape,
+            (Stage::Checkpoint(config), Decision::Run { .. }) => &config.shape,
+            _ => return None,
         };
-        let shape = Shape::find(&config.shape)?;
+        let shape = Shape::find(shape)?;
         Some(Room {
             stage: stage.name.clone(),
             shape: shape.name,
@@ -65,18 +67,19 @@ impl Plan {
         })
     }
 
-    /// The tokenize stages from which a train stage has its tokenizer: the one whose tokens it learns, and those whose
-    /// tokenizer that one takes.
+    /// The tokenize stages from which a train or checkpoint stage has its tokenizer: the one whose tokens it learns, and those
+    /// whose tokenizer that one takes.
     fn tokenizers(&self, train: usize) -> Vec<usize> {
         let consumed = |stage: &PlannedStage, role: &str| {
             let input = stage.inputs.iter().find(|input| input.role == role)?;
             Some(input.index)
         };
         let stage = &self.stages[train];
-        if !matches!(stage.stage, Stage::Train(_)) {
-            return vec![];
-        }
-        let tokens = consumed(stage, "from").and_then(|rows| consumed(&self.stages[rows], "from"));
+        let tokens = match stage.stage {
+            Stage::Train(_) => consumed(stage, "from").and_then(|rows| consumed(&self.stages[rows], "from")),
+            Stage::Checkpoint(_) => consumed(stage, "tokenizer"),
+            _ => None,
+        };
         std::iter::successors(tokens, |&index| consumed(&self.stages[index], "tokenizer/stage")).collect()
     }
 

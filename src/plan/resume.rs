@@ -91,14 +91,27 @@ impl Resumption {
         if StageStart::of(&stage.stage, reasons) != StageStart::State {
             return None;
         }
-        let input = stage.inputs.iter().find(|input| input.role == "from")?;
-        let rows = store.artifact_path(plan.stages[input.index].artifact()?);
+        let artifact = |role: &str| {
+            let input = stage.inputs.iter().find(|input| input.role == role)?;
+            Some(store.artifact_path(plan.stages[input.index].artifact()?))
+        };
+        let rows = artifact("from")?;
+        let init = match &config.init {
+            Some(_) => Some(artifact("init")?),
+            None => None,
+        };
         let earlier = || {
             let past = sources.records(&key.kind)?;
             store.earlier_unexamined(key, &past.records)
         };
         self.trainings
-            .resumes_from(config, stage.seed, &rows, &store.own_checkpoints(key), &earlier)
+            .resumes_from(
+                config,
+                stage.seed,
+                (&rows, init.as_deref()),
+                &store.own_checkpoints(key),
+                &earlier,
+            )
             .ok()
             .flatten()
     }

@@ -182,9 +182,14 @@ impl Run for Evaluate {
             None => None,
         };
         let estimator = self.estimator.unwrap_or_else(|| model.objective.estimators()[0]);
+        // The manifest does not know the objective of a model whose file states it.
+        let steps = self.steps.or_else(|| {
+            let of_model = || model.objective.steps();
+            (estimator == Estimator::Time).then(of_model).flatten()
+        });
         let method = Method {
             estimator,
-            steps: self.steps,
+            steps,
             ends: self.bound,
         };
         method.check(&model.objective)?;
@@ -227,10 +232,10 @@ impl Run for Evaluate {
             model: Some(ModelInfo::identity(artifact)?),
             tokenizer: model.tokenizer_digest.parse().ok(),
             split: self.split,
-            weights: self.weights,
+            weights: model.weights(self.weights),
             objective: model.objective.kind().to_owned(),
             estimator,
-            steps: self.steps,
+            steps,
             rows: bound.rows,
             rows_of_split: rows.len(),
             draws: bound.draws,

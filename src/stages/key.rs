@@ -8,6 +8,7 @@
 //! | of packed rows what they hold | the format and the size of the shards that they are in |
 //! | the contents of files outside the store, in order | their names, folders and times |
 //! | of a comparison what its rows are called: stages and swept values; which of them differ in seeds alone, and in which | |
+//! | of a checkpoint the contents of its files, or the SHA-256 or URL of one that is downloaded | of a folder the files that do not belong to the model |
 //! | the form that a file's name implies, where none is stated | the rest of its name |
 //! | of a download its SHA-256, or its URL where it is not pinned by one, with what `exclude` takes out of a glob | where a pinned one comes from; whether it was brought by hand |
 //! | what the name of a corpus, or of a published tokenizer, stands for | the name |
@@ -151,6 +152,13 @@ mod tests {
             json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "stage", "stage": "b" } }),
             json!({ "kind": "pack", "from": "a", "length": 8 }),
             json!({ "kind": "train", "from": "a", "shape": "nano", "steps": 10, "micro_batch": 4 }),
+            json!({ "kind": "train", "from": "a", "init": "b", "shape": "nano", "steps": 10 }),
+            json!({ "kind": "checkpoint", "file": "a", "shape": "nano", "tokenizer": "b", "weights": "raw" }),
+            json!({ "kind": "checkpoint", "file": "hf://o/n@main", "unpinned": true, "shape": "nano", "tokenizer": "b" }),
+            json!({ "kind": "checkpoint", "file": "https://a.org/a", "sha256": "00", "path": "a", "shape": "nano",
+                "tokenizer": "b" }),
+            json!({ "kind": "checkpoint", "file": "hf://o/n@main", "unpinned": true, "path": "a", "shape": "nano",
+                "tokenizer": "b" }),
             json!({ "kind": "evaluate", "model": "a", "data": "b", "grammar": "c" }),
             json!({ "kind": "sample", "model": "a", "count": 2, "grammar": "c" }),
             json!({ "kind": "compare", "of": [
@@ -181,6 +189,11 @@ mod tests {
         tokenize {"tokenizer":{"kind":"stage"}}
         pack {"format":"arrow","length":8,"padding":"excluded","shard_rows":131072,"tail":"drop","validation":0.0,"wrap":true}
         train {"batch":512,"beta1":0.9,"beta2":0.999,"dropout":0.1,"ema":0.9999,"epsilon":1e-8,"gradient_clip":1.0,"learning_rate":0.0003,"objective":{"antithetic":true,"kind":"mdlm","noise":{"epsilon":0.001,"kind":"log_linear"},"sampling_epsilon":0.001,"time_conditioning":false},"precision":"f32","schedule":"constant","shape":"nano V512 L32 D64 H2 N2 C32","steps":10,"validation_every":1000,"validation_rows":256,"warmup_steps":2500,"weight_decay":0.0} seed 1
+        train {"batch":512,"beta1":0.9,"beta2":0.999,"dropout":0.1,"ema":0.9999,"epsilon":1e-8,"gradient_clip":1.0,"learning_rate":0.0003,"objective":{"antithetic":true,"kind":"mdlm","noise":{"epsilon":0.001,"kind":"log_linear"},"sampling_epsilon":0.001,"time_conditioning":false},"precision":"f32","schedule":"constant","shape":"nano V512 L32 D64 H2 N2 C32","steps":10,"validation_every":1000,"validation_rows":256,"warmup_steps":2500,"weight_decay":0.0} seed 1
+        checkpoint {"shape":"nano V512 L32 D64 H2 N2 C32","weights":"raw"} file
+        checkpoint {"file":{"url":"hf://o/n@main"},"shape":"nano V512 L32 D64 H2 N2 C32"}
+        checkpoint {"file":{"sha256":"00"},"shape":"nano V512 L32 D64 H2 N2 C32"}
+        checkpoint {"shape":"nano V512 L32 D64 H2 N2 C32"} path
         evaluate {"draws":4,"estimator":"time","split":"validation","weights":"ema"} seed 1
         sample {"count":2,"given_ends":false,"sampler":{"kind":"cached"},"steps":128,"temperature":1.0,"weights":"ema"} seed 1
         compare {"of":[{"point":{"seed":2}},{"name":"c","point":{}}]}

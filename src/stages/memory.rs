@@ -23,12 +23,13 @@ pub fn rows_at_a_time(shape: &Shape, device: Device) -> usize {
 /// Memory in bytes that evaluation or sampling is estimated to take, by the stages that it consumes: two copies of the weights
 /// of the model, and the activations of its rows.
 pub(super) fn of_inference(inputs: &[&Stage]) -> Option<u64> {
-    let trained = inputs.iter().find_map(|input| match input {
-        Stage::Train(train) => Some(train),
+    let (shape, objective) = inputs.iter().find_map(|input| match input {
+        Stage::Train(train) => Some((&train.shape, train.objective)),
+        Stage::Checkpoint(checkpoint) => Some((&checkpoint.shape, checkpoint.objective.unwrap_or_default())),
         _ => None,
     })?;
-    let shape = Shape::find(&trained.shape)?;
-    let (backbone, answered) = (trained.objective.backbone(), trained.objective.answered());
+    let shape = Shape::find(shape)?;
+    let (backbone, answered) = (objective.backbone(), objective.answered());
     let footprint = Footprint::of(shape, backbone, answered);
     let bytes = 8 * footprint.parameters + rows_at_a_time(shape, Device::Cpu) * footprint.training_per_row;
     Some(bytes as u64)

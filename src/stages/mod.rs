@@ -21,6 +21,7 @@ use crate::store::{Digest, ExternalFile};
 use by_hand::Sha256;
 
 pub mod by_hand;
+pub mod checkpoint;
 pub mod compare;
 pub mod evaluate;
 pub mod fetched;

@@ -185,7 +185,7 @@ impl Run for Sample {
             steps,
             sampler: named,
             temperature: self.temperature,
-            weights: self.weights,
+            weights: model.weights(self.weights),
             network_calls: drawn.network_calls.iter().map(|&n| u64::from(n)).sum(),
             grammar: judge.map(|judge| judge.judgement()),
         };

@@ -35,11 +35,12 @@ use crate::stages::evaluate::MDLM;
 use crate::stages::trained::{MODEL_INFO, ModelInfo};
 use crate::stages::{Context, LeftBehind, Run, StageOutput, memory};
 use crate::store::ExternalFile;
-use crate::train::checkpoint::{Left, not_kept, not_validated};
+use crate::train::checkpoint::{EMA, Left, not_kept, not_validated};
 use crate::train::{
     AdamW, CheckpointManager, Checkpoints, History, Hooks, Retention, TrainConfig, TrainProgress, Trainer,
     Validation, checkpoint, workload,
 };
+use crate::weights;
 
 /// Draws per row of a validation: its rows vary more than a row's draws do.
 const VALIDATION_DRAWS: u32 = 1;
@@ -76,15 +77,18 @@ impl Run for Train {
         let info = rows.info();
         let objective = objective::build(&self.objective, info.special.mask, info.vocabulary, context.seed);
         let model = described(self, context.seed, &rows);
-        let history = history(self, &model, &rows, &held_out)?;
+        let init = match &self.init {
+            Some(_) => Some(context.input("init")?),
+            None => None,
+        };
+        let history = history(self, &model, (&rows, &held_out), init)?;
         let backbone = self.objective.backbone();
-        let mut learner = model::build_learner(
-            shape,
-            backbone,
-            context.device,
-            self.precision,
-            &model::initial(shape, backbone, context.seed),
-        )?;
+        let initial = match init {
+            Some(artifact) => initial(artifact, self, &model)?,
+            None => model::initial(shape, backbone, context.seed),
+        };
+        let mut learner = model::build_learner(shape, backbone, context.device, self.precision, &initial)?;
+        drop(initial);
         let workload = workload(&self.objective, &*objective);
         let settings = train_config(self, &mut *learner, workload, context.seed)?;
         let micro_batch = settings.micro_batch;
@@ -169,7 +173,7 @@ impl Run for Train {
 }
 
 /// A shape's name and dimensions: `nano V512 L32 D64 H2 N2 C32`.
-fn dimensions(shape: &Shape) -> String {
+pub(super) fn dimensions(shape: &Shape) -> String {
     format!(
         "{} V{} L{} D{} H{} N{} C{}",
         shape.name,
@@ -195,7 +199,43 @@ fn described(config: &Train, seed: u64, rows: &Rows) -> ModelInfo {
         steps: config.steps,
         seed,
         precision: config.precision,
+        origin: None,
     }
+}
+
+/// The averaged weights of the model that a training starts from.
+///
+/// # Errors
+/// The model has another shape, network or tokenizer, or its weights cannot be read.
+fn initial(artifact: &Path, config: &Train, own: &ModelInfo) -> Result<Vec<f32>> {
+    let model = ModelInfo::open(artifact)?;
+    let name = config.init.as_deref().unwrap_or_default();
+    let (shape, backbone) = (own.shape()?, own.objective.backbone());
+    if model.shape()? != shape {
+        return Err(Error::input(format!(
+            "`init` names `{name}` of shape `{}`, but this training has shape `{}`",
+            model.shape, own.shape
+        ))
+        .hint(format!("set `\"shape\": \"{}\"`", model.shape)));
+    }
+    let other = model.objective.backbone();
+    if other != backbone {
+        return Err(Error::input(format!(
+            "`init` names `{name}`, a {other} (objective `{}`), but objective `{}` trains a {backbone}",
+            model.objective.kind(),
+            own.objective.kind()
+        ))
+        .hint("name a model of the same kind of network, or leave `init` out"));
+    }
+    if model.tokenizer_digest != own.tokenizer_digest {
+        return Err(Error::input(format!(
+            "the rows were tokenized with another tokenizer than that of `{name}`, which `init` names"
+        ))
+        .hint(
+            "tokenize them with `\"tokenizer\": {\"kind\": \"stage\", \"stage\": …}` naming the tokenize stage of the model",
+        ));
+    }
+    weights::read(&artifact.join(EMA), shape, backbone)
 }
 
 /// What trainings would go on from. What several of them look at is read once.
@@ -209,8 +249,8 @@ pub struct Outlook {
 
 impl Outlook {
     /// The step that a training would go on from, if there is one; changes nothing. It learns the rows in the folder `rows`,
-    /// and leaves its own states where `checkpoints` says; `earlier` is asked once for what others have left that learnt the
-    /// same rows.
+    /// begins with the model in the folder `init`, and leaves its own states where `checkpoints` says; `earlier` is asked once
+    /// for what others have left that learnt the same rows.
     ///
     /// # Errors
     /// The rows or a folder cannot be read.
@@ -218,7 +258,7 @@ impl Outlook {
         &mut self,
         config: &Train,
         seed: u64,
-        rows: &Path,
+        (rows, init): (&Path, Option<&Path>),
         checkpoints: &Checkpoints,
         earlier: &dyn Fn() -> Result<Vec<PathBuf>>,
     ) -> Result<Option<u64>> {
@@ -232,7 +272,7 @@ impl Outlook {
         let Some((rows, held_out, left)) = self.rows.get(folder) else {
             return Ok(None);
         };
-        let history = history(config, &described(config, seed, rows), rows, held_out)?;
+        let history = history(config, &described(config, seed, rows), (rows, held_out), init)?;
         let stays = self
             .stays
             .entry(history.base.clone())
@@ -308,13 +348,19 @@ fn train_config(
 }
 
 /// Everything that decides the weights, so that a checkpoint is never taken up by another run.
-fn history(config: &Train, model: &ModelInfo, rows: &Rows, held_out: &Rows) -> Result<History> {
+fn history(
+    config: &Train,
+    model: &ModelInfo,
+    (rows, held_out): (&Rows, &Rows),
+    init: Option<&Path>,
+) -> Result<History> {
     let what = || "describe a training run".to_owned();
     let mut settings = serde_json::to_value(config).wrap(Kind::Internal, what)?;
     let mut model = serde_json::to_value(model).wrap(Kind::Internal, what)?;
     if let Value::Object(fields) = &mut settings {
         for field in [
             "from",
+            "init",
             "micro_batch",
             "checkpoint_every",
             "keep_checkpoints",
@@ -341,13 +387,16 @@ fn history(config: &Train, model: &ModelInfo, rows: &Rows, held_out: &Rows) -> R
         // Among the settings already.
         fields.shift_remove("precision");
     }
-    let run = json!({
+    let mut run = json!({
         "version": Train::VERSION,
         "config": settings,
         "model": model,
         "rows": rows.split_info().without_shards(),
         "validation": held_out.split_info().without_shards(),
     });
+    if let Some(init) = init {
+        run["init"] = json!(ModelInfo::identity(init)?);
+    }
     Ok(History {
         base: blake3::hash(run.to_string().as_bytes()).to_hex().to_string(),
         learning_rate: config.learning_rate,

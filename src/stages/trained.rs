@@ -1,4 +1,4 @@
-//! A trained model on disk: what `train` writes and `evaluate`, `sample` read.
+//! A trained model on disk: what `train` and `checkpoint` write, and `evaluate`, `sample` and `train` read.
 
 use std::path::Path;
 
@@ -37,13 +37,30 @@ pub struct ModelInfo {
     pub tokenizer_digest: String,
     /// What it was trained for.
     pub objective: manifest::Objective,
-    /// Updates.
+    /// Updates. Of a model from elsewhere: as its file states, 0 where it does not.
     pub steps: u64,
-    /// Seed of its training.
+    /// Seed of its training. Of a model from elsewhere: 0.
     pub seed: u64,
     /// Precision of its training; left out where it is f32.
     #[serde(default, skip_serializing_if = "Precision::is_default")]
     pub precision: Precision,
+    /// Where it comes from if it was not trained here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<ModelOrigin>,
+}
+
+/// Where a model comes from that was not trained here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelOrigin {
+    /// The form of its file: `safetensors file`.
+    pub form: String,
+    /// Which weights `ema.safetensors` holds.
+    pub weights: Weights,
+    /// Whether `raw.safetensors` holds other ones; else both files are the same.
+    pub has_both: bool,
+    /// Updates, where its file states them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
 }
 
 impl ModelInfo {
@@ -64,6 +81,15 @@ impl ModelInfo {
     /// The weights are absent.
     pub fn identity(artifact: &Path) -> Result<Digest> {
         hash_file(&artifact.join(EMA)).map(|(_, digest)| digest)
+    }
+
+    /// Which weights are read where `asked` is asked for: a model from elsewhere may have one set alone.
+    #[must_use]
+    pub fn weights(&self, asked: Weights) -> Weights {
+        match &self.origin {
+            Some(origin) if !origin.has_both => origin.weights,
+            _ => asked,
+        }
     }
 
     /// Its compiled shape.
@@ -166,6 +192,29 @@ mod tests {
         let written = serde_json::to_value(&bf16).unwrap();
         assert_eq!(written["precision"], "bf16");
         assert_eq!(serde_json::from_value::<ModelInfo>(written).unwrap(), bf16);
+    }
+
+    #[test]
+    fn checkpoint_with_one_set_of_weights_says_which_are_read() {
+        let trained: ModelInfo = serde_json::from_value(info()).unwrap();
+        assert_eq!(trained.weights(Weights::Raw), Weights::Raw);
+        let of = |weights, has_both| ModelInfo {
+            origin: Some(ModelOrigin {
+                form: "safetensors file".to_owned(),
+                weights,
+                has_both,
+                steps: None,
+            }),
+            ..trained.clone()
+        };
+        assert_eq!(of(Weights::Raw, false).weights(Weights::Ema), Weights::Raw);
+        assert_eq!(of(Weights::Ema, false).weights(Weights::Raw), Weights::Ema);
+        assert_eq!(of(Weights::Ema, true).weights(Weights::Raw), Weights::Raw);
+        let written = serde_json::to_value(of(Weights::Raw, false)).unwrap();
+        assert_eq!(
+            written["origin"],
+            serde_json::json!({ "form": "safetensors file", "weights": "raw", "has_both": false })
+        );
     }
 
     #[test]

@@ -3,28 +3,22 @@
 //! A tensor of the network is `backbone.NAME` with the names of the authors' release, weights [out, in]. A file may
 //! hold several sets of values for the same parameters, *arenas*: the nameless one holds the weights, another one,
 //! such as `ema`, is `ema/backbone.NAME`. Any safetensors reader of the authors' names reads such a file; ours reads
-//! theirs, with or without the prefix.
+//! theirs, with or without the prefix. [`import`] reads whole checkpoints of other programs.
 
-use std::fmt::Write as _;
 use std::path::Path;
-
-use safetensors::Dtype;
 
 use crate::error::{Error, Result};
 use crate::model::{Parameter, parameters, total};
-use crate::shapes::{Backbone, SHAPES, Shape};
+use crate::shapes::{Backbone, Shape};
+use fitting::check;
 use tensors::{Reader, Writer};
 
+mod fitting;
+pub mod import;
 pub mod tensors;
 
 /// Prefix of the network's tensors in the authors' release.
 pub const PREFIX: &str = "backbone.";
-
-/// A buffer in the authors' files that is not a weight: it follows from the shape.
-const ROTARY_BUFFER: &str = "rotary_emb.inv_freq";
-
-/// Most faults that one message lists.
-const LISTED_FAULTS: usize = 20;
 
 /// The file name of a tensor of an arena.
 fn file_name(arena: &str, parameter: &Parameter) -> String {
@@ -119,127 +113,25 @@ impl Checkpoint {
     /// Input error: it says if the file holds the other backbone, and lists every other tensor that is missing, superfluous, of
     /// other dimensions or of a type without floating-point numbers.
     pub fn read(&mut self, shape: &Shape, backbone: Backbone, arena: &str) -> Result<Vec<f32>> {
-        let parameters = parameters(shape, backbone);
-        let names = self.names(arena);
-        let faults = faults(&parameters, &names, &self.reader);
-        if !faults.is_empty() {
-            return Err(self.refuse(shape, backbone, arena, faults, &names));
-        }
-        let mut values = vec![0.0; total(&parameters)];
-        for parameter in &parameters {
-            // Present: it is not a fault.
-            let own = names.iter().find(|(name, _)| *name == parameter.name);
-            let own = own.ok_or_else(|| Error::internal(format!("`{}` got lost", parameter.name)))?;
-            self.reader.floats(&own.1, 0, &mut values[parameter.range()])?;
-        }
-        Ok(values)
-    }
-
-    /// The arena's tensors: the parameter's name and the name in the file.
-    fn names(&self, arena: &str) -> Vec<(String, String)> {
-        let own = |name: &str| match name.split_once('/') {
-            None => arena.is_empty().then(|| name.to_owned()),
-            Some((other, name)) => (other == arena).then(|| name.to_owned()),
-        };
-        let bare = |name: String| name.strip_prefix(PREFIX).map(str::to_owned).unwrap_or(name);
-        let names = self.reader.names();
-        names
-            .into_iter()
-            .filter_map(|name| Some((bare(own(&name)?), name)))
-            .collect()
-    }
-
-    fn refuse(
-        &self,
-        shape: &Shape,
-        backbone: Backbone,
-        arena: &str,
-        mut faults: Vec<String>,
-        names: &[(String, String)],
-    ) -> Error {
+        let tensors = self.reader.tensors_of(arena);
         let what = if arena.is_empty() {
             "weights".to_owned()
         } else {
             format!("arena `{arena}`")
         };
-        let mut text = format!(
-            "{}: its {what} do not fit shape `{}`:",
-            self.described, shape.name
-        );
-        if let Some(held) = held(names).filter(|held| *held != backbone) {
-            let has = match held {
-                Backbone::Dit => "it has `sigma_map` and `adaLN_modulation`",
-                Backbone::Transformer => "it has neither `sigma_map` nor `adaLN_modulation`",
-            };
-            let _ = write!(text, "\n  the file holds a {held} ({has}), expected a {backbone}");
-            faults = self::faults(&parameters(shape, held), names, &self.reader);
+        check((&*self.described, &*what), shape, backbone, &tensors)
+            .map_err(|error| error.hint("`mdlm shapes` lists the compiled shapes"))?;
+        let parameters = parameters(shape, backbone);
+        let mut values = vec![0.0; total(&parameters)];
+        for parameter in &parameters {
+            // Present: it is not a fault.
+            let own = tensors.iter().find(|tensor| tensor.name == parameter.name);
+            let own = own.ok_or_else(|| Error::internal(format!("`{}` got lost", parameter.name)))?;
+            self.reader
+                .floats(&own.stored, 0, &mut values[parameter.range()])?;
         }
-        for fault in faults.iter().take(LISTED_FAULTS) {
-            text += "\n  ";
-            text += fault;
-        }
-        if faults.len() > LISTED_FAULTS {
-            text = format!("{text}\n  and {} more", faults.len() - LISTED_FAULTS);
-        }
-        let error = Error::input(text);
-        let fits = |backbone| {
-            let is_whole =
-                |shape: &&Shape| self::faults(&parameters(shape, backbone), names, &self.reader).is_empty();
-            Some((SHAPES.iter().find(is_whole)?, backbone))
-        };
-        match Backbone::ALL.into_iter().find_map(fits) {
-            Some((fits, held)) if held == backbone => error.hint(format!("they fit shape `{}`", fits.name)),
-            Some((fits, held)) => error.hint(format!("they fit a {held} of shape `{}`", fits.name)),
-            None => error.hint("`mdlm shapes` lists the compiled shapes"),
-        }
+        Ok(values)
     }
-}
-
-/// The backbone that a file's tensors are of, by their names; nothing where they are those of no network.
-fn held(names: &[(String, String)]) -> Option<Backbone> {
-    let has = |part: &str| names.iter().any(|(name, _)| name.contains(part));
-    if has("sigma_map.") || has("adaLN_modulation.") {
-        Some(Backbone::Dit)
-    } else {
-        has("attn_qkv.").then_some(Backbone::Transformer)
-    }
-}
-
-/// What is wrong with an arena's tensors, in the order of the parameters, then of the file.
-fn faults(parameters: &[Parameter], names: &[(String, String)], reader: &Reader) -> Vec<String> {
-    let mut faults = Vec::new();
-    for parameter in parameters {
-        let mut own = names.iter().filter(|(name, _)| *name == parameter.name);
-        let Some((_, name)) = own.next() else {
-            faults.push(format!("`{}` {:?} is missing", parameter.name, parameter.dims));
-            continue;
-        };
-        if own.next().is_some() {
-            faults.push(format!(
-                "`{}` is present both with the prefix and without it",
-                parameter.name
-            ));
-        }
-        let Some(info) = reader.info(name) else { continue };
-        if info.shape != parameter.dims {
-            faults.push(format!(
-                "`{name}` is {:?}, expected {:?}",
-                info.shape, parameter.dims
-            ));
-        }
-        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            faults.push(format!(
-                "`{name}` is of type {}, expected F32, F16 or BF16",
-                info.dtype
-            ));
-        }
-    }
-    for (name, in_file) in names {
-        if name != ROTARY_BUFFER && !parameters.iter().any(|parameter| parameter.name == *name) {
-            faults.push(format!("`{in_file}` is not a tensor of the network"));
-        }
-    }
-    faults
 }
 
 /// Reads the weights of a bare file: [`Checkpoint::read`] of the nameless arena.
@@ -254,6 +146,7 @@ pub fn read(path: &Path, shape: &Shape, backbone: Backbone) -> Result<Vec<f32>> 
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use safetensors::Dtype;
     use std::collections::BTreeMap;
     use std::fs;
 
@@ -366,7 +259,8 @@ mod tests {
             };
             owned.insert(own.name, (dtype, own.dims, bytes));
         }
-        owned.insert(ROTARY_BUFFER.to_owned(), (Dtype::F32, vec![16], vec![0; 64]));
+        let buffer = fitting::ROTARY_BUFFER.to_owned();
+        owned.insert(buffer, (Dtype::F32, vec![16], vec![0; 64]));
         let views = owned.iter().map(|(name, (dtype, dims, bytes))| {
             (
                 name,

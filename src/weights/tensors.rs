@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
+use super::fitting::NamedTensor;
 use crate::disk::sync_parent;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 
@@ -97,6 +98,38 @@ impl Reader {
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         self.header.offset_keys()
+    }
+
+    /// The tensors of an arena, in the order of the file; the nameless one has those whose names have no slash.
+    #[must_use]
+    pub fn tensors_of(&self, arena: &str) -> Vec<NamedTensor> {
+        let own = |name: String| {
+            let inner = match name.split_once('/') {
+                None => arena.is_empty().then_some(&*name),
+                Some((other, inner)) => (other == arena).then_some(inner),
+            }?;
+            let info = self.header.info(&name)?;
+            let tensor = NamedTensor::of(inner, &info.shape, info.dtype.to_string());
+            Some(NamedTensor {
+                stored: name.clone(),
+                ..tensor
+            })
+        };
+        self.names().into_iter().filter_map(own).collect()
+    }
+
+    /// The arenas that the file has beside the nameless one, in the order of the file.
+    #[must_use]
+    pub fn arenas(&self) -> Vec<String> {
+        let mut arenas: Vec<String> = Vec::new();
+        for name in self.names() {
+            if let Some((arena, _)) = name.split_once('/')
+                && !arenas.iter().any(|known| known == arena)
+            {
+                arenas.push(arena.to_owned());
+            }
+        }
+        arenas
     }
 
     /// Type and dimensions of a tensor.

@@ -2,6 +2,7 @@
 
 mod allow_missing;
 mod bombs;
+mod checkpoint;
 mod cli;
 mod corpora;
 mod cuda_stub;

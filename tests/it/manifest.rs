@@ -34,6 +34,7 @@ fn manifests_shipped_are_valid_and_name_the_schema() {
         "lm1b",
         "objectives",
         "openwebtext",
+        "published",
         "quickstart",
         "sweep",
         "text8",
@@ -50,7 +51,7 @@ fn manifests_shipped_are_valid_and_name_the_schema() {
     exit 0
     --- stdout
     --- stderr
-    6 manifests are valid
+    7 manifests are valid
     ");
 }
 

@@ -13,7 +13,7 @@ use super::support::{kit, mdlm, transcript};
 
 #[path = "../../src/data/fetch/tests/server.rs"]
 #[expect(dead_code, reason = "it can do more than is asked of it here")]
-mod server;
+pub mod server;
 
 use server::{Reply, Server, file};
 

@@ -12,6 +12,7 @@ use super::render::terminal::Terminal;
 use mdlm::error::Result;
 
 pub mod bench;
+pub mod checkpoint;
 pub mod compare;
 pub mod completions;
 pub mod corpora;
@@ -43,7 +44,7 @@ pub mod verify;
 const LONG_ABOUT: &str = "\
     Masked diffusion language models (arXiv 2406.07524) from a JSON manifest: raw text to a trained, evaluated and \
     sampled model, rerunning only what changed.\n\n\
-    A manifest names stages (source, tokenize, pack, train, evaluate, sample, compare) and what each consumes. `mdlm run` runs \
+    A manifest names stages (source, tokenize, pack, train, checkpoint, evaluate, sample, compare) and what each consumes. `mdlm run` runs \
     the stages and keeps their results in `.mdlm` beside the project; a later run reuses every result that a change \
     does not affect, and says why each other stage runs.\n\n\
     Data goes to standard output, messages to standard error.";
@@ -131,6 +132,9 @@ pub enum Command {
     #[command(long_about = pull::LONG_ABOUT, after_help = "Example: mdlm pull pipelines/lm1b.json --remote \
          s3://team/mdlm")]
     Pull(transfer::Args),
+    /// Show what a checkpoint holds, and which shape fits it
+    #[command(long_about = checkpoint::LONG_ABOUT)]
+    Checkpoint(checkpoint::Args),
     /// Compute a checkpoint's logits, to compare implementations
     #[command(long_about = logits::LONG_ABOUT)]
     Logits(logits::Args),
@@ -217,6 +221,7 @@ impl Command {
             .to_owned(),
             Self::Push(_) => "push".to_owned(),
             Self::Pull(_) => "pull".to_owned(),
+            Self::Checkpoint(args) => format!("show the checkpoint `{}`", args.file.display()),
             Self::Logits(_) => "compute logits".to_owned(),
             Self::Doctor(_) => "examine this machine".to_owned(),
             Self::Bench(_) => "measure".to_owned(),
@@ -272,6 +277,7 @@ impl Command {
             Self::Downloads(args) => downloads::run(args, terminal),
             Self::Push(args) => push::run(args, terminal),
             Self::Pull(args) => pull::run(args, terminal),
+            Self::Checkpoint(args) => checkpoint::run(args, terminal),
             Self::Logits(args) => logits::run(args, terminal),
             Self::Doctor(args) => doctor::run(args, terminal),
             Self::Bench(args) => bench::run(args, terminal),

@@ -168,6 +168,8 @@ mod tests {
             json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "stage", "stage": "b" } }),
             json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "characters" } }),
             json!({ "kind": "pack", "from": "a", "length": 8 }),
+            json!({ "kind": "train", "from": "a", "shape": "nano", "steps": 1, "init": "b" }),
+            json!({ "kind": "checkpoint", "file": "a", "shape": "nano", "tokenizer": "b" }),
             json!({ "kind": "train", "from": "a", "shape": "nano", "steps": 1 }),
             json!({ "kind": "evaluate", "model": "a", "data": "b", "grammar": "c" }),
             json!({ "kind": "evaluate", "model": "a", "data": "b" }),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::check::model::or_train;
 use super::check::upstream::same_tokenizer;
 use super::check::{StageEntry, Stages};
-use super::{ReferenceField, StageKind, StageSpec};
+use super::{MODELS, ReferenceField, StageKind, StageSpec};
 use crate::manifest::fault::{Code, Draft, quoted};
 use crate::manifest::published::{self, BoundEnds};
 use crate::manifest::{Estimator, Objective};
@@ -17,7 +17,7 @@ use crate::shapes::Shape;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {
-    /// Name of the train stage whose model is evaluated.
+    /// Name of the train or checkpoint stage whose model is evaluated.
     pub model: String,
     /// Name of the pack stage whose rows the model is evaluated on.
     pub data: String,
@@ -90,7 +90,7 @@ impl StageSpec for Evaluate {
     const REFERENCES: &'static [ReferenceField<Self>] = &[
         ReferenceField {
             name: "model",
-            expects: &[StageKind::Train],
+            expects: MODELS,
             stage: |evaluate| Some(&evaluate.model),
         },
         ReferenceField {
@@ -132,7 +132,7 @@ impl StageSpec for Evaluate {
     }
 
     fn check(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
-        let model = stages.train_of(&self.model);
+        let model = stages.model_of(&self.model);
         if let (Some(pack), Some(rows)) = (stages.pack_of(&self.data), stages.entry(&self.data)) {
             let empty = match self.split {
                 Split::Validation if pack.validation <= 0.0 => Some(("validation", "above 0", "train")),
@@ -155,7 +155,7 @@ impl StageSpec for Evaluate {
                 );
             }
         }
-        if let Some(shape) = model.and_then(|model| Shape::find(&model.shape)) {
+        if let Some(shape) = model.as_ref().and_then(|model| Shape::find(model.shape)) {
             let fault = |length: u32| {
                 let message = format!(
                     "{} packs rows of {}, but the model {} has rows of {}",
@@ -170,10 +170,9 @@ impl StageSpec for Evaluate {
             };
             faults.extend(stages.row_length(&self.data, shape, fault));
         }
-        if let Some(model) = model
-            && let (Some(of_model), Some(of_data)) =
-                (stages.upstream(&model.from), stages.upstream(&self.data))
-            && !same_tokenizer(&of_model, &of_data)
+        if let Some(model) = &model
+            && let (Some(of_model), Some(of_data)) = (&model.tokenizer, stages.upstream(&self.data))
+            && !same_tokenizer(of_model, &of_data.origin())
         {
             let message = format!(
                 "the rows of {} come from the tokenizer of {}, but {} was trained with that of {}",
@@ -202,14 +201,13 @@ impl StageSpec for Evaluate {
 impl Evaluate {
     /// Faults of the estimator, and of the settings that belong to certain estimators.
     fn check_estimator(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
-        let model = stages.train_of(&self.model);
-        let objective = model.map(|model| &model.objective);
+        let objective = stages.model_of(&self.model).and_then(|model| model.objective);
         let misfit =
             |estimator: Estimator| objective.and_then(|objective| objective.misfit_of_estimator(estimator));
-        if let (Some(model), Some(estimator)) = (model, self.estimator)
+        if let (Some(objective), Some(estimator)) = (objective, self.estimator)
             && let Some(misfit) = misfit(estimator)
         {
-            let fitting = model.objective.estimators();
+            let fitting = objective.estimators();
             let names: Vec<_> = fitting.iter().map(|fits| quoted(fits.name())).collect();
             let fault = stages
                 .misfit(

@@ -11,6 +11,7 @@ use super::fault::Draft;
 use check::{StageEntry, Stages};
 
 pub(super) mod check;
+mod checkpoint;
 mod compare;
 mod evaluate;
 mod pack;
@@ -19,6 +20,7 @@ pub mod source;
 mod tokenize;
 mod train;
 
+pub use checkpoint::Checkpoint;
 pub(super) use compare::COMPARED;
 pub use compare::{COMPARABLE, Compare, Compared, Metric, Seed};
 pub use evaluate::{Evaluate, Split, Weights};
@@ -106,6 +108,8 @@ stage_kinds! {
     Pack = "pack",
     /// Trains a network on packed rows with the objective in `objective`, by default masked diffusion.
     Train = "train",
+    /// Takes a trained model from a file, a folder or the Hugging Face hub.
+    Checkpoint = "checkpoint",
     /// Computes the perplexity of a model on packed rows: an upper bound, the exact value or the pseudo-perplexity.
     Evaluate = "evaluate",
     /// Samples texts from a model.
@@ -113,6 +117,9 @@ stage_kinds! {
     /// Collects the results of several stages, or of all instances of a sweep, in one table.
     Compare = "compare",
 }
+
+/// The kinds of stages that make a model.
+pub const MODELS: &[StageKind] = &[StageKind::Train, StageKind::Checkpoint];
 
 /// What the settings of a kind of stage say by themselves: which stages and files they name, what of them decides the
 /// result, and which faults no schema can state. It is implemented for the settings of each kind, in the kind's file.
@@ -208,6 +215,8 @@ pub struct FileReference {
     pub exclude: Vec<String>,
     /// Whether `-` may stand among the patterns.
     pub takes_pipes: bool,
+    /// Whether a pattern may be a folder, which stands for the files of the checkpoint in it.
+    pub takes_folders: bool,
 }
 
 impl FileReference {
@@ -218,6 +227,7 @@ impl FileReference {
             patterns: vec![path.to_owned()],
             exclude: vec![],
             takes_pipes: false,
+            takes_folders: false,
         }
     }
 }
@@ -316,10 +326,13 @@ impl Stage {
         with_settings!(self, settings => settings.has_metric())
     }
 
-    /// The train stage whose model it evaluates or samples.
+    /// The stage whose model it evaluates or samples.
     pub(super) fn model(&self) -> Option<&str> {
         let mut references = self.references().into_iter();
-        let model = references.find(|reference| reference.expects == [StageKind::Train])?;
+        let is_model = |reference: &Reference<'_>| reference.expects == MODELS;
+        let model = references
+            .find(is_model)
+            .filter(|_| self.kind().measures_model())?;
         Some(model.stage)
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::check::model::or_train;
 use super::check::{StageEntry, Stages};
 use super::evaluate::Weights;
-use super::{ReferenceField, StageKind, StageSpec};
+use super::{MODELS, ReferenceField, StageKind, StageSpec};
 use crate::manifest::fault::{Draft, quoted, spaced};
 use crate::manifest::{Objective, Sampler};
 
@@ -18,7 +18,7 @@ pub const DEFAULT_SAMPLE_STEPS: u32 = 128;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sample {
-    /// Name of the train stage whose model is sampled.
+    /// Name of the train or checkpoint stage whose model is sampled.
     pub model: String,
     /// Number of rows to sample.
     #[schemars(range(min = 1, max = 10_000_000))]
@@ -66,7 +66,7 @@ impl StageSpec for Sample {
     const REFERENCES: &'static [ReferenceField<Self>] = &[
         ReferenceField {
             name: "model",
-            expects: &[StageKind::Train],
+            expects: MODELS,
             stage: |sample| Some(&sample.model),
         },
         ReferenceField {
@@ -102,11 +102,11 @@ impl StageSpec for Sample {
     }
 
     fn check(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
-        let model = stages.train_of(&self.model);
-        if let (Some(model), Some(sampler)) = (model, self.sampler)
-            && let Some(misfit) = model.objective.misfit_of_sampler(&sampler)
+        let objective = stages.model_of(&self.model).and_then(|model| model.objective);
+        if let (Some(objective), Some(sampler)) = (objective, self.sampler)
+            && let Some(misfit) = objective.misfit_of_sampler(&sampler)
         {
-            let fitting = model.objective.samplers();
+            let fitting = objective.samplers();
             let kinds: Vec<_> = fitting.iter().map(|fits| quoted(fits.kind())).collect();
             let fault = stages
                 .misfit(

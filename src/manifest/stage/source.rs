@@ -184,6 +184,7 @@ impl StageSpec for Source {
                 patterns: input.files.clone(),
                 exclude: input.exclude.clone(),
                 takes_pipes: true,
+                takes_folders: false,
             }],
             SourceInput::Synthetic(input) => vec![FileReference::one("input/grammar", &input.grammar)],
             // Identified by their checksums, which are settings.
@@ -199,6 +200,7 @@ impl StageSpec for Source {
                         patterns: corpus.files.clone(),
                         exclude: vec![],
                         takes_pipes: false,
+                        takes_folders: false,
                     }]
                 }
                 _ => vec![],

@@ -4,9 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::objective::check_objective;
+use super::check::upstream::same_tokenizer;
 use super::check::{StageEntry, Stages};
 use super::tokenize::{MIN_TRAINED_VOCABULARY, Tokenizer};
-use super::{ReferenceField, StageKind, StageSpec};
+use super::{MODELS, ReferenceField, StageKind, StageSpec};
 use crate::manifest::Objective;
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
 use crate::manifest::published::{self, WarmupRates};
@@ -56,6 +57,10 @@ pub struct Train {
     /// rebuild.
     #[schemars(schema_with = "shape_names")]
     pub shape: String,
+    /// Name of the train or checkpoint stage whose averaged weights are the initial weights (fine-tuning). It must have this
+    /// stage's shape, tokenizer and kind of network; the optimizer starts from zero. Default: random weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// Number of optimizer steps. (The MDLM authors: 1,000,000 on LM1B, which is 33 billion tokens, and on
     /// OpenWebText.)
     #[schemars(range(min = 1, max = 1_000_000_000))]
@@ -188,7 +193,7 @@ pub enum LearningRateSchedule {
     Cosine,
 }
 
-fn shape_names(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+pub(super) fn shape_names(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let names: Vec<_> = crate::shapes::SHAPES.iter().map(|s| s.name).collect();
     let sizes: Vec<_> = crate::shapes::SHAPES
         .iter()
@@ -218,12 +223,44 @@ defaults! {
     default_checkpoint_every: u64 = DEFAULT_CHECKPOINT_EVERY;
 }
 
+/// The size of a tokenizer that its settings state, the field that states it, and how.
+pub(super) fn stated_vocabulary(tokenizer: &Tokenizer) -> Option<(usize, &'static str, &'static str)> {
+    Some(match tokenizer {
+        Tokenizer::Gpt2(_) => (GPT2_VOCABULARY, "tokenizer/kind", "has"),
+        Tokenizer::Published(named) => {
+            // The schema check reports another name.
+            let published = Published::find(&named.name)?;
+            (published.vocabulary as usize, "tokenizer/name", "has")
+        }
+        Tokenizer::TrainBpe(train) | Tokenizer::TrainWordpiece(train) => (
+            train.vocabulary_size as usize,
+            "tokenizer/vocabulary_size",
+            "may have",
+        ),
+        Tokenizer::Characters(characters) => {
+            let size = characters.alphabet.chars().count() + CHARACTER_SPECIAL_TOKENS;
+            (size, "tokenizer/alphabet", "has, with special ones,")
+        }
+        // Their size is in their files, which planning reads.
+        Tokenizer::File(_) | Tokenizer::Bert(_) | Tokenizer::Download(_) | Tokenizer::Stage(_) => {
+            return None;
+        }
+    })
+}
+
 impl StageSpec for Train {
-    const REFERENCES: &'static [ReferenceField<Self>] = &[ReferenceField {
-        name: "from",
-        expects: &[StageKind::Pack],
-        stage: |train| Some(&train.from),
-    }];
+    const REFERENCES: &'static [ReferenceField<Self>] = &[
+        ReferenceField {
+            name: "from",
+            expects: &[StageKind::Pack],
+            stage: |train| Some(&train.from),
+        },
+        ReferenceField {
+            name: "init",
+            expects: MODELS,
+            stage: |train| train.init.as_deref(),
+        },
+    ];
     const MOVED: &'static [(&'static str, &'static str)] = &[
         ("noise", "objective"),
         ("sampling_epsilon", "objective"),
@@ -298,6 +335,7 @@ impl StageSpec for Train {
             );
         }
         check_objective(entry, &self.objective, faults);
+        self.check_init(stages, entry, faults);
         if let (Some(pack), Some(rows)) = (stages.pack_of(&self.from), stages.entry(&self.from))
             && pack.validation >= 1.0
         {
@@ -338,6 +376,66 @@ impl StageSpec for Train {
 }
 
 impl Train {
+    /// The model that it starts from must have its shape, its network and its tokenizer.
+    fn check_init(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
+        let Some(init) = &self.init else { return };
+        let Some(model) = stages.model_of(init) else {
+            return;
+        };
+        if model.shape != self.shape {
+            let message = format!(
+                "{} has shape {}, but this stage has {}: weights of another shape do not fit",
+                quoted(init),
+                quoted(model.shape),
+                quoted(&self.shape)
+            );
+            faults.push(
+                entry
+                    .fault(Code::Init, "init", message)
+                    .expected(format!("a model of shape {}", quoted(&self.shape)))
+                    .hint(format!("set `\"shape\": \"{}\"`", model.shape)),
+            );
+        }
+        let own = self.objective.backbone();
+        if let Some(objective) = model.objective
+            && objective.backbone() != own
+        {
+            let message = format!(
+                "{} is a {} (objective `{}`), but objective `{}` trains a {own}",
+                quoted(init),
+                objective.backbone(),
+                objective.kind(),
+                self.objective.kind()
+            );
+            faults.push(
+                entry
+                    .fault(Code::Init, "init", message)
+                    .expected(format!("a model that is a {own}"))
+                    .hint("leave `init` out, or name a model of the same kind of network"),
+            );
+        }
+        if let (Some(of_model), Some(of_rows)) = (&model.tokenizer, stages.upstream(&self.from))
+            && !same_tokenizer(of_model, &of_rows.origin())
+        {
+            let message = format!(
+                "the rows of {} come from the tokenizer of {}, but {} was trained with that of {}",
+                quoted(&self.from),
+                quoted(of_rows.tokens),
+                quoted(init),
+                quoted(of_model.tokens)
+            );
+            faults.push(
+                entry
+                    .fault(Code::Tokenizer, "init", message)
+                    .expected("a model of the same tokenizer")
+                    .hint(format!(
+                        "tokenize the rows with `\"tokenizer\": {{ \"kind\": \"stage\", \"stage\": \"{}\" }}`",
+                        of_model.tokens
+                    )),
+            );
+        }
+    }
+
     /// The tokenizer must not have more tokens than the shape, where its size is known without data.
     fn check_vocabulary(
         &self,
@@ -352,23 +450,8 @@ impl Train {
         let Some(tokens) = stages.entry(upstream.tokens) else {
             return;
         };
-        let (size, field, how) = match &upstream.tokenize.tokenizer {
-            Tokenizer::Gpt2(_) => (GPT2_VOCABULARY, "tokenizer/kind", "has"),
-            Tokenizer::Published(named) => match Published::find(&named.name) {
-                Some(published) => (published.vocabulary as usize, "tokenizer/name", "has"),
-                None => return, // the schema check reports it
-            },
-            Tokenizer::TrainBpe(train) | Tokenizer::TrainWordpiece(train) => (
-                train.vocabulary_size as usize,
-                "tokenizer/vocabulary_size",
-                "may have",
-            ),
-            Tokenizer::Characters(characters) => {
-                let size = characters.alphabet.chars().count() + CHARACTER_SPECIAL_TOKENS;
-                (size, "tokenizer/alphabet", "has, with special ones,")
-            }
-            // Their size is in their files, which planning reads.
-            Tokenizer::File(_) | Tokenizer::Bert(_) | Tokenizer::Download(_) | Tokenizer::Stage(_) => return,
+        let Some((size, field, how)) = stated_vocabulary(&upstream.tokenize.tokenizer) else {
+            return;
         };
         if size <= shape.vocabulary {
             return;

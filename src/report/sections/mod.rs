@@ -25,8 +25,10 @@ pub(super) fn section(
         StageKind::Train => train::section(stage, stages, folder),
         StageKind::Sample => sample::section(folder),
         StageKind::Compare => compare::section(folder),
-        StageKind::Source | StageKind::Tokenize | StageKind::Pack | StageKind::Evaluate => {
-            Ok(Markup::default())
-        }
+        StageKind::Source
+        | StageKind::Tokenize
+        | StageKind::Pack
+        | StageKind::Checkpoint
+        | StageKind::Evaluate => Ok(Markup::default()),
     }
 }

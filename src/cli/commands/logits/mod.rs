@@ -16,10 +16,8 @@ use mdlm::model::{self, Network};
 use mdlm::precision::Precision;
 use mdlm::shapes::{Backbone, SHAPES, Shape};
 use mdlm::system::GpuLock;
-use mdlm::weights::{
-    self,
-    tensors::{Reader, Writer},
-};
+use mdlm::weights::import;
+use mdlm::weights::tensors::{Reader, Writer};
 
 /// Logits computed at a time, in bytes, unless a single row has more.
 const LOGITS_AT_A_TIME: usize = 64 << 20;
@@ -28,7 +26,8 @@ const LOGITS_AT_A_TIME: usize = 64 << 20;
 pub const LONG_ABOUT: &str = "Compute a checkpoint's logits, to compare implementations.\n\n\
     Reads `xt` [rows, L], noised tokens of any integer type, and optionally `sigma` [rows] (0 when \
     absent) from the input; writes `logits` [rows, L, V], f32, raw: nothing is substituted or \
-    normalized. The checkpoint may have the authors' tensor names with or without `backbone.`.\n\n\
+    normalized. The checkpoint is whatever `mdlm checkpoint` reads: a file or a folder with the authors' tensor \
+    names; averaged weights if it has any.\n\n\
     With `--objective`, the input also has `x0` [rows, L], the clean tokens, and `t` [rows], the times, \
     above 0 and at most 1, from which the network's input follows: `sigma` is refused. Also written is \
     `loss` [rows, L], f32: the summand of the objective's bound at that time, per position in nats, and 0 \
@@ -43,7 +42,7 @@ pub const LONG_ABOUT: &str = "Compute a checkpoint's logits, to compare implemen
     override_usage = "mdlm logits --checkpoint <FILE> --shape <NAME>\n                   --input <FILE> --output <FILE> [--objective <OBJECTIVE>]"
 )]
 pub struct Args {
-    /// The weights, a safetensors file
+    /// The weights: a file or folder (see `mdlm checkpoint`)
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
     /// The checkpoint's compiled shape (see `mdlm shapes`)
@@ -124,7 +123,7 @@ fn network(
 ) -> Result<(Box<dyn Network>, Option<GpuLock>)> {
     let choice = DeviceChoice::or_stated(args.device)?;
     let (device, lock) = compute_on(choice, &Cancel::default(), terminal)?;
-    let weights = weights::read(&args.checkpoint, shape, backbone)?;
+    let weights = import::read(&args.checkpoint, shape, backbone)?;
     let network = model::build(shape, backbone, device, Precision::F32, &weights)?;
     Ok((network, lock))
 }

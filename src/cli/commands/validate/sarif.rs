@@ -288,6 +288,10 @@ fn explained(code: Code) -> (&'static str, &'static str) {
             "Warm-up takes longer than the training.",
             "Lower `warmup_steps`, or raise `steps`.",
         ),
+        Code::Init => (
+            "A training starts from a model that does not fit it.",
+            "Name a model with the same shape, tokenizer and kind of network.",
+        ),
         Code::Noise => (
             "The noise schedule does not rise.",
             "Give it a minimum below its maximum.",

@@ -5,7 +5,7 @@ use crate::manifest::fault::{Code, Draft};
 use crate::manifest::reading::RemoteFile;
 
 /// Whether a path is a URL.
-fn is_url(path: &str) -> bool {
+pub fn is_url(path: &str) -> bool {
     path.split_once("://").is_some_and(|(scheme, rest)| {
         !rest.is_empty()
             && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -33,7 +33,7 @@ pub fn local(entry: &StageEntry<'_>, field: &str, path: &str, hint: &str, faults
 }
 
 /// The hint for a `file://` URL: the plain path.
-fn plain_path(url: &str) -> Option<String> {
+pub fn plain_path(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     if !scheme.eq_ignore_ascii_case("file") {
         return None;

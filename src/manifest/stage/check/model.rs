@@ -2,16 +2,36 @@
 //!
 //! [`crate::manifest::fit`] states what fits. What a stage leaves out is never at fault: its default is one that fits.
 
+use super::upstream::TokenizerOrigin;
 use super::{StageEntry, Stages};
+use crate::manifest::Objective;
 use crate::manifest::fault::{Code, Draft, quoted};
 use crate::manifest::fit::Misfit;
 use crate::manifest::instance::written;
-use crate::manifest::stage::{Stage, Train};
+use crate::manifest::stage::Stage;
+
+/// What a manifest states of a model: that of a train stage, or that of a checkpoint.
+pub struct StatedModel<'m> {
+    pub shape: &'m str,
+    /// Nothing where the file of a checkpoint states it.
+    pub objective: Option<&'m Objective>,
+    /// The stage with its tokenizer, if no stage on the way has a fault.
+    pub tokenizer: Option<TokenizerOrigin<'m>>,
+}
 
 impl Stages<'_> {
-    pub fn train_of(&self, name: &str) -> Option<&Train> {
+    pub fn model_of(&self, name: &str) -> Option<StatedModel<'_>> {
         match &self.entry(name)?.stage {
-            Some(Stage::Train(stage)) => Some(stage),
+            Some(Stage::Train(train)) => Some(StatedModel {
+                shape: &train.shape,
+                objective: Some(&train.objective),
+                tokenizer: self.upstream(&train.from).map(|upstream| upstream.origin()),
+            }),
+            Some(Stage::Checkpoint(checkpoint)) => Some(StatedModel {
+                shape: &checkpoint.shape,
+                objective: checkpoint.objective.as_ref(),
+                tokenizer: self.tokenizer_of(&checkpoint.tokenizer),
+            }),
             _ => None,
         }
     }
@@ -64,9 +84,10 @@ impl Stages<'_> {
 
     /// Adds the place where the objective of a model is written, or its name where the objective is the default.
     pub fn about_model(&self, fault: Draft, model: &str) -> Draft {
-        match (self.entry(model), self.train_of(model)) {
-            (Some(entry), Some(train)) => {
-                let message = format!("its objective is `{}`", train.objective.kind());
+        let objective = self.model_of(model).and_then(|model| model.objective);
+        match (self.entry(model), objective) {
+            (Some(entry), Some(objective)) => {
+                let message = format!("its objective is `{}`", objective.kind());
                 fault.related(entry.span("objective/kind"), message)
             }
             _ => fault,

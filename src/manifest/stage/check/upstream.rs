@@ -15,6 +15,23 @@ pub struct Upstream<'m> {
     pub tokenize: &'m Tokenize,
 }
 
+/// A tokenize stage whose tokenizer is its own.
+#[derive(Clone, Copy)]
+pub struct TokenizerOrigin<'m> {
+    pub tokens: &'m str,
+    pub tokenize: &'m Tokenize,
+}
+
+impl<'m> Upstream<'m> {
+    /// The stage with the tokenizer.
+    pub fn origin(&self) -> TokenizerOrigin<'m> {
+        TokenizerOrigin {
+            tokens: self.tokens,
+            tokenize: self.tokenize,
+        }
+    }
+}
+
 impl Stages<'_> {
     pub fn source_of(&self, name: &str) -> Option<&Source> {
         match &self.entry(name)?.stage {
@@ -40,20 +57,24 @@ impl Stages<'_> {
     /// A pack stage and its tokenizer, if no stage on the way has a fault.
     pub fn upstream(&self, pack: &str) -> Option<Upstream<'_>> {
         let pack = self.pack_of(pack)?;
-        let mut tokens = pack.from.as_str();
+        let TokenizerOrigin { tokens, tokenize } = self.tokenizer_of(&pack.from)?;
+        Some(Upstream {
+            pack,
+            tokens,
+            tokenize,
+        })
+    }
+
+    /// The tokenize stage from which a tokenize stage has its tokenizer: itself, or the one that it names.
+    pub fn tokenizer_of<'s>(&'s self, tokens: &'s str) -> Option<TokenizerOrigin<'s>> {
+        let mut tokens = tokens;
         let mut seen = HashSet::new();
         loop {
             let tokenize = self.tokenize_of(tokens)?;
             match &tokenize.tokenizer {
                 Tokenizer::Stage(other) if seen.insert(tokens) => tokens = &other.stage,
                 Tokenizer::Stage(_) => return None,
-                _ => {
-                    return Some(Upstream {
-                        pack,
-                        tokens,
-                        tokenize,
-                    });
-                }
+                _ => return Some(TokenizerOrigin { tokens, tokenize }),
             }
         }
     }
@@ -143,8 +164,8 @@ impl Stages<'_> {
     }
 }
 
-/// Whether the tokenizers of two pack stages may be the same: one stage, or the same name, files or alphabet.
-pub fn same_tokenizer(a: &Upstream<'_>, b: &Upstream<'_>) -> bool {
+/// Whether the tokenizers of two stages may be the same: one stage, or the same name, files or alphabet.
+pub fn same_tokenizer(a: &TokenizerOrigin<'_>, b: &TokenizerOrigin<'_>) -> bool {
     if a.tokens == b.tokens {
         return true;
     }

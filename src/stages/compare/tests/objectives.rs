@@ -535,6 +535,7 @@ fn trained(objective: manifest::Objective, wrap: bool, validation: Validation) -
         steps: 4,
         seed: 1,
         precision: Precision::F32,
+        origin: None,
     };
     write_json(&folder.path().join(MODEL_INFO), &model).unwrap();
     let line = ValidationLine { step: 4, validation };

@@ -1,0 +1,360 @@
+//! `checkpoint`: weights from elsewhere → a model, laid out as that of a train stage.
+//!
+//! | file | content |
+//! |---|---|
+//! | `ema.safetensors` | the weights that were chosen, under the authors' names, as f32 |
+//! | `raw.safetensors` | the weights of the last step where the file has them too, else the same as `ema.safetensors` |
+//! | `model.json` | what the weights are ([`ModelInfo`]), with what they come from ([`ModelOrigin`]) |
+//! | `tokenizer.json` | the tokenizer, so that the model is whole without its data |
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::data::fetch::{self, Downloads, Fetched};
+use crate::data::{TOKENIZER, TokensInfo, write_json};
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::manifest::reading::RemoteFile;
+use crate::manifest::{Checkpoint, Objective, Stage, Weights};
+use crate::model::{Parameter, parameters, total};
+use crate::numbers;
+use crate::plural::counted;
+use crate::precision::Precision;
+use crate::shapes::Shape;
+use crate::stages::by_hand::{self, Sha256};
+use crate::stages::train::dimensions;
+use crate::stages::trained::{MODEL_INFO, ModelInfo, ModelOrigin};
+use crate::stages::{Context, Run, StageOutput, fetched};
+use crate::store::ExternalFile;
+use crate::train::checkpoint::{EMA, RAW};
+use crate::weights;
+use crate::weights::import::config::ConfigFacts;
+use crate::weights::import::files::{CheckpointFile, FileSet};
+use crate::weights::import::{ForeignCheckpoint, not_finite};
+
+/// Tensors with values that are no numbers that a warning names at most.
+const NAMED: usize = 5;
+
+impl Run for Checkpoint {
+    /// Version of the stage: a change of what it writes for the same input raises it.
+    ///
+    /// 1: safetensors files, folders of the hub and results of train stages.
+    const VERSION: u32 = 1;
+
+    /// Runs the stage.
+    ///
+    /// # Errors
+    /// The file cannot be had or read, is not a network of the shape, or contradicts the manifest; the disk is full.
+    fn run(&self, context: &Context<'_>) -> Result<StageOutput> {
+        let input = context.input("tokenizer")?;
+        let tokens = TokensInfo::open(input)?;
+        let shape = Shape::find(&self.shape)
+            .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", self.shape)))?;
+        let mut outcome = StageOutput::default();
+        let mut downloads = None;
+        let files = files(self, &mut downloads, context, &mut outcome)?;
+        let mut checkpoint = ForeignCheckpoint::open(&files)?;
+        let objective = objective(self, &checkpoint, context)?;
+        agree(&checkpoint, shape, &tokens, self)?;
+        let chosen = checkpoint.choose(self.weights)?;
+        let backbone = objective.backbone();
+        let parameters = parameters(shape, backbone);
+        let values = checkpoint.read(shape, backbone, chosen)?;
+        warn_of(&not_finite(&parameters, &values), context);
+        write(&context.output.join(EMA), &parameters, &values)?;
+        // Where the average was taken by default, what it is the average of comes along.
+        let has_both = chosen == Weights::Ema
+            && (checkpoint.sets().iter()).any(|set| set.which == Weights::Raw && !set.tensors.is_empty());
+        if has_both {
+            drop(values);
+            let values = checkpoint.read(shape, backbone, Weights::Raw)?;
+            warn_of(&not_finite(&parameters, &values), context);
+            write(&context.output.join(RAW), &parameters, &values)?;
+        } else {
+            same(&context.output.join(EMA), &context.output.join(RAW))?;
+        }
+        let facts = checkpoint.facts();
+        let steps = checkpoint.training().steps;
+        let model = ModelInfo {
+            shape: self.shape.clone(),
+            vocabulary: tokens.vocabulary,
+            length: shape.length as u32,
+            wrap: self.wrap.or(facts.and_then(|facts| facts.wrap)).unwrap_or(true),
+            special: tokens.special,
+            tokenizer_digest: tokens.tokenizer_digest.clone(),
+            objective,
+            steps: steps.unwrap_or(0),
+            seed: 0,
+            precision: Precision::F32,
+            origin: Some(ModelOrigin {
+                form: checkpoint.form().to_string(),
+                weights: chosen,
+                has_both,
+                steps,
+            }),
+        };
+        write_json(&context.output.join(MODEL_INFO), &model)?;
+        let tokenizer = input.join(TOKENIZER);
+        std::fs::copy(&tokenizer, context.output.join(TOKENIZER))
+            .context(|| format!("copy `{}`", tokenizer.display()))?;
+        let mut figure = |name: &str, value: String| outcome.figures.push((name.to_owned(), value));
+        figure("form", checkpoint.form().to_string());
+        figure("parameters", numbers::count(total(&parameters) as u64));
+        figure(
+            "weights",
+            match (chosen, has_both) {
+                (Weights::Ema, true) => "average, and those of the last step".to_owned(),
+                (Weights::Ema, false) => "average".to_owned(),
+                (Weights::Raw, _) if checkpoint.sets().len() > 1 => "of the last step".to_owned(),
+                (Weights::Raw, _) => "the only ones of the file (not called an average)".to_owned(),
+            },
+        );
+        let objective = model.objective.kind();
+        figure(
+            "objective",
+            match (&self.objective, facts) {
+                (None, Some(facts)) => format!("{objective}, by `{}`", facts.file),
+                _ => objective.to_owned(),
+            },
+        );
+        figure(
+            "trained for",
+            steps.map_or("not stated".to_owned(), |steps| counted(steps, "step")),
+        );
+        outcome.figures.extend(fetched::elsewhere(&outcome.provenance));
+        Ok(outcome)
+    }
+
+    /// The shape by its dimensions too, as for a training; of a download its checksum, or its URL.
+    fn state_contents(&self, config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
+        if let Some(shape) = Shape::find(&self.shape) {
+            config.insert("shape".to_owned(), Value::String(dimensions(shape)));
+        }
+        for field in ["sha256", "unpinned"] {
+            config.shift_remove(field);
+        }
+        if self.is_remote() {
+            let file = match (&self.sha256, &self.path) {
+                (Some(sha256), _) => Some(json!({ "sha256": sha256 })),
+                // Its own content is in the key.
+                (None, Some(_)) => None,
+                (None, None) => Some(json!({ "url": self.file })),
+            };
+            match file {
+                Some(file) => drop(config.insert("file".to_owned(), file)),
+                None => drop(config.shift_remove("file")),
+            }
+            config.shift_remove("path");
+        }
+        Ok(vec![])
+    }
+
+    fn downloads(&self) -> (Vec<RemoteFile>, Option<u64>) {
+        (self.remote_files(), None)
+    }
+
+    fn check_by_hand(&self, base: &Path, sha256: Sha256<'_>) -> Result<()> {
+        match (&self.path, &self.sha256) {
+            (Some(path), Some(known)) => by_hand::check(&base.join(path), known, sha256),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_by_hand_here(&self, base: &Path) -> bool {
+        let path = self.path.as_ref();
+        path.is_some_and(|path| base.join(path).exists())
+    }
+
+    /// Two copies of the weights.
+    fn memory(&self, _inputs: &[&Stage]) -> Option<u64> {
+        let shape = Shape::find(&self.shape)?;
+        let backbone = self.objective.unwrap_or_default().backbone();
+        Some(8 * total(&parameters(shape, backbone)) as u64)
+    }
+}
+
+/// The files of the checkpoint on this machine; those that are downloaded stay while `downloads` lives.
+fn files(
+    config: &Checkpoint,
+    downloads: &mut Option<Downloads>,
+    context: &Context<'_>,
+    outcome: &mut StageOutput,
+) -> Result<FileSet> {
+    let remote = config.remote_files();
+    if remote.is_empty() {
+        let path = context.base.join(config.path.as_ref().unwrap_or(&config.file));
+        if let (Some(_), Some(sha256)) = (&config.path, &config.sha256) {
+            by_hand::check(&path, sha256, &|path| fetch::sha256_of(path, context.cancel))?;
+        }
+        return FileSet::at(&path);
+    }
+    let downloads = downloads.insert(Downloads::open(context.downloads, context.cancel)?);
+    let found = fetched::download(&remote, downloads, context, &mut outcome.provenance, &mut 0)
+        .map_err(|error| with_way_out(config, error))?;
+    let place = format!("`{}`", fetch::shown(&config.file));
+    let file = |file: Fetched| CheckpointFile {
+        name: file.url.rsplit('/').next().unwrap_or_default().to_owned(),
+        path: file.path,
+    };
+    let mut found: Vec<_> = found.into_iter().map(file).collect();
+    match (config.is_repository(), found.len()) {
+        (false, 1) => Ok(FileSet::of_one(place, found.remove(0))),
+        (false, several) => {
+            let message = format!("{place} stands for {}", counted(several, "file"));
+            Err(Error::input(message).hint("name one file, or a repository: `hf://OWNER/NAME@COMMIT`"))
+        }
+        (true, _) => FileSet::among(place, found),
+    }
+}
+
+/// An error of a checkpoint's download with a hint about the checkpoint's settings.
+fn with_way_out(config: &Checkpoint, error: Error) -> Error {
+    let by_hand =
+        "or copy the checkpoint to this machine and name the copy beside `file`: `\"path\": \"FOLDER\"`";
+    match error.kind() {
+        Kind::Input if config.is_repository() => error.or_hint(
+            "the `config.json` and the safetensors files at the root of the repository are downloaded; where its weights \
+             are in another file, name it: `hf://OWNER/NAME@COMMIT/pytorch_model.bin`",
+        ),
+        Kind::Environment => error.or_hint(by_hand),
+        _ => error,
+    }
+}
+
+/// The objective: that of the manifest, or that of the file.
+fn objective(
+    config: &Checkpoint,
+    checkpoint: &ForeignCheckpoint,
+    context: &Context<'_>,
+) -> Result<Objective> {
+    let facts = checkpoint.facts();
+    let stated = facts.and_then(|facts| facts.objective);
+    let foreign = facts.and_then(|facts| facts.foreign.as_deref());
+    let place = checkpoint.place();
+    let Some(own) = config.objective else {
+        return stated.ok_or_else(|| match foreign {
+            Some(reason) => Error::input(format!("{place} was trained for another objective: {reason}"))
+                .hint("to fine-tune it all the same, state the objective that it is to be taken for: `\"objective\": { \"kind\": \"mdlm\" }`"),
+            None => Error::input(format!("{place} does not state its objective"))
+                .hint("state it: `\"objective\": { \"kind\": \"mdlm\" }`; `mdlm objectives` lists the kinds"),
+        });
+    };
+    if let Some(reason) = foreign {
+        context.warn(format!(
+            "{place} was trained for another objective than `{}`: {reason}; its bounds and samples are those of a model \
+             that was not trained for them",
+            own.kind()
+        ));
+    }
+    let Some(facts) = facts else { return Ok(own) };
+    let conflict = |what: &str, theirs: &str, ours: &str, hint: &str| {
+        let message = format!(
+            "{place}: {what} is {theirs} in `{}`, but {ours} in the manifest",
+            facts.file
+        );
+        Err(Error::input(message).hint(hint.to_owned()))
+    };
+    if let Some(stated) = stated
+        && stated.kind() != own.kind()
+        // BD3-LM's code saves models of all objectives under its name.
+        && facts.model_type.as_deref() != Some("bd3lm")
+    {
+        return conflict(
+            "the objective",
+            &format!("`{}`", stated.kind()),
+            &format!("`{}`", own.kind()),
+            "leave `objective` out: it is taken from the file",
+        );
+    }
+    if let Some(theirs) = facts.time_conditioning.filter(|_| stated.is_some())
+        && own.backbone() == crate::shapes::Backbone::Dit
+        && theirs != own.is_time_conditioned()
+    {
+        return conflict(
+            "`time_conditioning`",
+            &theirs.to_string(),
+            &own.is_time_conditioned().to_string(),
+            &format!("set `\"time_conditioning\": {theirs}` in `objective`, or leave `objective` out"),
+        );
+    }
+    Ok(own)
+}
+
+/// What the file states of tokens must agree with the tokenizer, and the shape must have room for its tokens.
+fn agree(
+    checkpoint: &ForeignCheckpoint,
+    shape: &Shape,
+    tokens: &TokensInfo,
+    config: &Checkpoint,
+) -> Result<()> {
+    let place = checkpoint.place();
+    let other = |what: &str, file: &str, theirs: u64, ours: u64| {
+        Error::input(format!(
+            "{place}: {what} is {theirs} by `{file}`, but {ours} by the tokenizer of `{}`",
+            config.tokenizer
+        ))
+        .hint("name the tokenize stage of the tokenizer that the model was trained with; its `special` names the mask token")
+    };
+    if tokens.vocabulary as usize > shape.vocabulary {
+        return Err(Error::input(format!(
+            "the tokenizer has {} tokens, shape `{}` has room for {}",
+            tokens.vocabulary, shape.name, shape.vocabulary
+        ))
+        .hint("name the tokenizer that the model was trained with; `mdlm shapes` lists the shapes"));
+    }
+    let Some(facts) = checkpoint.facts() else {
+        return Ok(());
+    };
+    let ConfigFacts {
+        file,
+        mask,
+        vocabulary,
+        tokens: stated,
+        ..
+    } = facts;
+    if let Some(mask) = *mask
+        && mask != u64::from(tokens.special.mask)
+    {
+        return Err(other(
+            "the mask token",
+            file,
+            mask,
+            u64::from(tokens.special.mask),
+        ));
+    }
+    // Without a mask of its own, a model of the hub has the mask among the tokens of its vocabulary.
+    let size = stated.or(vocabulary.filter(|_| mask.is_none()));
+    match size {
+        Some(size) if size != u64::from(tokens.vocabulary) => {
+            Err(other("the vocabulary", file, size, u64::from(tokens.vocabulary)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn warn_of(tensors: &[(&str, usize)], context: &Context<'_>) {
+    for (name, count) in tensors.iter().take(NAMED) {
+        let values = counted(*count, "value");
+        context.warn(format!("tensor `{name}` has {values} that are NaN or infinite"));
+    }
+    if tensors.len() > NAMED {
+        let more = counted(tensors.len() - NAMED, "more tensor");
+        context.warn(format!("NaN or infinite values are in {more}"));
+    }
+}
+
+fn write(path: &Path, parameters: &[Parameter], values: &[f32]) -> Result<()> {
+    weights::write(path, parameters, &[""], &[], &mut |_, into| {
+        into.copy_from_slice(values);
+        Ok(())
+    })
+}
+
+/// The same file under another name: without a second copy where the file system can do that.
+fn same(path: &Path, name: &Path) -> Result<()> {
+    if std::fs::hard_link(path, name).is_ok() {
+        return Ok(());
+    }
+    std::fs::copy(path, name).context(|| format!("copy `{}`", path.display()))?;
+    Ok(())
+}

@@ -1,0 +1,376 @@
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::initial;
+use crate::weights::tensors::Writer;
+
+fn nano() -> &'static Shape {
+    Shape::find("nano").unwrap()
+}
+
+fn buffer(shape: &Shape) -> Vec<f32> {
+    let half = shape.width / shape.heads / 2;
+    (0..half)
+        .map(|i| 10_000f32.powf(-2.0 * i as f32 / (2 * half) as f32))
+        .collect()
+}
+
+/// Tensors of nano's weights, and the rotary buffer, with a prefix.
+fn tensors(backbone: Backbone, prefix: &str) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let values = initial(nano(), backbone, 7);
+    let mut tensors: Vec<_> = parameters(nano(), backbone)
+        .iter()
+        .map(|own| {
+            (
+                format!("{prefix}{}", own.name),
+                own.dims.clone(),
+                values[own.range()].to_vec(),
+            )
+        })
+        .collect();
+    let buffer = buffer(nano());
+    tensors.push((format!("{prefix}{ROTARY_BUFFER}"), vec![buffer.len()], buffer));
+    tensors
+}
+
+fn save(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) {
+    let header: Vec<_> = tensors
+        .iter()
+        .map(|(name, dims, _)| (name.clone(), dims.clone()))
+        .collect();
+    let mut writer = Writer::create(path, &header, &[("format", "pt")]).unwrap();
+    for (.., values) in tensors {
+        writer.append(values).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+fn config() -> Value {
+    json!({
+        "model_type": "mdlm", "vocab_size": 512, "model_length": 32, "hidden_dim": 64, "n_heads": 2, "n_blocks": 2,
+        "cond_dim": 32, "time_conditioning": false
+    })
+}
+
+/// The error of reading nano's DiT.
+fn refused(path: &Path) -> (String, String) {
+    let error = read(path, nano(), Backbone::Dit).unwrap_err();
+    assert_eq!(error.kind(), crate::error::Kind::Input, "{error}");
+    let text = error.to_string().replace(&path.display().to_string(), "PATH");
+    (text, error.hint_text().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn checkpoint_is_read_with_every_prefix_and_both_backbones() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    for backbone in Backbone::ALL {
+        for prefix in [
+            "",
+            "backbone.",
+            "model.",
+            "module.backbone.",
+            "_orig_mod.backbone.",
+            "module._orig_mod.",
+        ] {
+            save(&path, &tensors(backbone, prefix));
+            let values = read(&path, nano(), backbone).unwrap();
+            assert!(values == initial(nano(), backbone, 7), "{prefix}");
+            let checkpoint = ForeignCheckpoint::at(&path).unwrap();
+            assert_eq!(checkpoint.form(), CheckpointForm::Safetensors);
+            assert_eq!(checkpoint.guess().unwrap().heads, Some(nano().heads));
+        }
+    }
+}
+
+#[test]
+fn checkpoint_folder_of_the_hub_is_read_whole_and_in_shards() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = tensors(Backbone::Dit, "backbone.");
+    fs::write(folder.path().join("config.json"), config().to_string()).unwrap();
+    save(&folder.path().join("model.safetensors"), &all);
+    let expected = initial(nano(), Backbone::Dit, 7);
+    let whole = ForeignCheckpoint::at(folder.path()).unwrap();
+    assert_eq!(whole.form(), CheckpointForm::HubFolder);
+    assert!(read(folder.path(), nano(), Backbone::Dit).unwrap() == expected);
+
+    fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    let mut map = serde_json::Map::new();
+    let shards: Vec<_> = all.chunks(10).collect();
+    for (number, shard) in shards.iter().enumerate() {
+        let name = format!("model-{:05}-of-{:05}.safetensors", number + 1, shards.len());
+        save(&folder.path().join(&name), shard);
+        map.extend(shard.iter().map(|(tensor, ..)| (tensor.clone(), json!(name))));
+    }
+    let index = folder.path().join("model.safetensors.index.json");
+    let write = |map: &serde_json::Map<String, Value>| {
+        let json = json!({ "metadata": { "total_size": 1 }, "weight_map": map });
+        fs::write(&index, json.to_string()).unwrap();
+    };
+    write(&map);
+    assert_eq!(
+        ForeignCheckpoint::at(folder.path()).unwrap().form(),
+        CheckpointForm::Shards
+    );
+    assert!(read(folder.path(), nano(), Backbone::Dit).unwrap() == expected);
+    // An index that belongs to other shards.
+    let mut more = map.clone();
+    more.insert(
+        "backbone.more".to_owned(),
+        json!("model-00001-of-00003.safetensors"),
+    );
+    write(&more);
+    let (text, _) = refused(folder.path());
+    assert!(text.contains("`backbone.more` is in the index, but"), "{text}");
+    let mut fewer = map;
+    let first = fewer.keys().next().unwrap().clone();
+    fewer.shift_remove(&first);
+    write(&fewer);
+    let (text, _) = refused(folder.path());
+    assert!(text.contains("but not in the index"), "{text}");
+}
+
+#[test]
+fn checkpoint_of_a_train_stage_has_both_sets() {
+    let folder = tempfile::tempdir().unwrap();
+    let averaged = tensors(Backbone::Dit, "backbone.");
+    let mut last = averaged.clone();
+    last[0].2[0] = 5.0;
+    save(&folder.path().join("ema.safetensors"), &averaged);
+    save(&folder.path().join("raw.safetensors"), &last);
+    let model = json!({
+        "shape": "nano", "vocabulary": 500, "length": 32, "wrap": true, "tokenizer_digest": "00",
+        "special": { "bos": 1, "eos": 1, "pad": 2, "mask": 499 },
+        "objective": { "kind": "mdlm" }, "steps": 10, "seed": 1
+    });
+    fs::write(folder.path().join("model.json"), model.to_string()).unwrap();
+    let mut checkpoint = ForeignCheckpoint::at(folder.path()).unwrap();
+    assert_eq!(checkpoint.form(), CheckpointForm::TrainStage);
+    assert_eq!(checkpoint.training().steps, Some(10));
+    assert_eq!(checkpoint.choose(None).unwrap(), Weights::Ema);
+    let facts = checkpoint.facts().unwrap();
+    assert_eq!((facts.mask, facts.tokens), (Some(499), Some(500)));
+    let raw = checkpoint.read(nano(), Backbone::Dit, Weights::Raw).unwrap();
+    assert_eq!(raw[0], 5.0);
+    let ema = checkpoint.read(nano(), Backbone::Dit, Weights::Ema).unwrap();
+    assert!(ema == initial(nano(), Backbone::Dit, 7));
+}
+
+#[test]
+fn checkpoint_that_contradicts_its_config_is_refused_with_both_values() {
+    let folder = tempfile::tempdir().unwrap();
+    save(
+        &folder.path().join("model.safetensors"),
+        &tensors(Backbone::Dit, ""),
+    );
+    for (field, value, expected) in [
+        (
+            "vocab_size",
+            513,
+            "the vocabulary is 513 in `config.json`, but 512 by",
+        ),
+        ("hidden_dim", 128, "the width is 128 in `config.json`, but 64 by"),
+        (
+            "n_blocks",
+            3,
+            "the number of blocks is 3 in `config.json`, but 2 by",
+        ),
+        (
+            "cond_dim",
+            129,
+            "the width of the conditioning is 129 in `config.json`, but 32 by",
+        ),
+        (
+            "n_heads",
+            4,
+            "the number of heads is 4 in `config.json`, but 2 by `rotary_emb.inv_freq`",
+        ),
+        (
+            "model_length",
+            64,
+            "shape `nano` has rows of length 32, but the file has 64",
+        ),
+    ] {
+        let mut config = config();
+        config[field] = json!(value);
+        fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let (text, hint) = refused(folder.path());
+        assert!(text.contains(expected), "{text}");
+        assert!(!hint.is_empty());
+    }
+    fs::write(folder.path().join("config.json"), "[]").unwrap();
+    let (text, _) = refused(folder.path());
+    assert!(text.contains("config.json") && text.contains("a list"), "{text}");
+}
+
+#[test]
+fn checkpoint_with_other_rotary_angles_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    for wrong in [0.5, f32::NAN] {
+        let mut all = tensors(Backbone::Dit, "backbone.");
+        all.last_mut().unwrap().2[3] = wrong;
+        save(&path, &all);
+        let (text, _) = refused(&path);
+        assert!(text.contains("`backbone.rotary_emb.inv_freq`[3] is"), "{text}");
+        assert!(text.contains("expected 1.778279e-1"), "{text}");
+    }
+    // Another number of heads.
+    let mut all = tensors(Backbone::Dit, "backbone.");
+    let last = all.last_mut().unwrap();
+    (last.1, last.2) = (
+        vec![8],
+        (0..8)
+            .map(|i| 10_000f32.powf(-f32::from(i as u8) / 8.0))
+            .collect(),
+    );
+    save(&path, &all);
+    let (text, hint) = refused(&path);
+    assert!(
+        text.contains("a number of heads of 2, but the file has 4"),
+        "{text}"
+    );
+    assert!(hint.contains("H 4"), "{hint}");
+}
+
+#[test]
+fn checkpoint_of_another_kind_of_model_is_refused_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    for (name, expected) in [
+        (
+            "transformer.wpe.weight",
+            "PATH is a GPT-2 model: its positions are learned (`wpe`)",
+        ),
+        (
+            "bert.embeddings.position_embeddings.weight",
+            "PATH is a BERT model",
+        ),
+        (
+            "model.layers.0.self_attn.q_proj.weight",
+            "PATH is a model of the Llama family",
+        ),
+        (
+            "model.backbone.layers.0.mixer.in_proj.weight",
+            "PATH is a Mamba model",
+        ),
+        ("down_blocks.0.conv.weight", "PATH is a U-Net"),
+    ] {
+        save(&path, &[(name.to_owned(), vec![1], vec![1.0])]);
+        let (text, hint) = refused(&path);
+        assert!(text.starts_with(expected), "{text}");
+        assert!(hint.contains("MDLM"), "{hint}");
+    }
+    save(&path, &[("weight".to_owned(), vec![1], vec![1.0])]);
+    let (text, _) = refused(&path);
+    assert!(text.contains("`weight` is not a tensor of the network"), "{text}");
+}
+
+#[test]
+fn checkpoint_without_a_fitting_shape_names_the_line_to_add() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let other = Shape {
+        name: "other",
+        vocabulary: 20,
+        length: 32,
+        width: 64,
+        heads: 2,
+        blocks: 1,
+        conditioning: 32,
+    };
+    let all: Vec<_> = parameters(&other, Backbone::Dit)
+        .into_iter()
+        .map(|own| (own.name.clone(), own.dims.clone(), vec![0.0; own.len()]))
+        .collect();
+    save(&path, &all);
+    let (text, hint) = refused(&path);
+    assert!(
+        text.contains("`vocab_embed.embedding` is [20, 64], expected [512, 64]"),
+        "{text}"
+    );
+    assert!(
+        hint.contains("V 20 L ? D 64 H ? N 1 C 32;") && hint.contains("src/shapes.rs"),
+        "{hint}"
+    );
+}
+
+#[test]
+fn checkpoint_weights_that_are_asked_for_and_absent_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    save(&path, &tensors(Backbone::Dit, ""));
+    let checkpoint = ForeignCheckpoint::at(&path).unwrap();
+    assert_eq!(checkpoint.choose(None).unwrap(), Weights::Raw);
+    let error = checkpoint.choose(Some(Weights::Ema)).unwrap_err();
+    assert!(
+        error.to_string().ends_with("has no averaged weights (`ema`)"),
+        "{error}"
+    );
+    assert!(error.hint_text().unwrap().contains("\"weights\": \"raw\""));
+}
+
+#[test]
+fn checkpoint_values_that_are_not_finite_are_counted_by_tensor() {
+    let parameters = parameters(nano(), Backbone::Dit);
+    let mut values = vec![0.0; total(&parameters)];
+    values[parameters[1].offset] = f32::NAN;
+    values[parameters[1].offset + 1] = f32::INFINITY;
+    values[parameters[4].offset] = f32::NEG_INFINITY;
+    assert_eq!(
+        not_finite(&parameters, &values),
+        [("sigma_map.mlp.0.weight", 2), ("sigma_map.mlp.2.bias", 1)]
+    );
+}
+
+/// All that is known of the tensors of `kuleshov-group/mdlm-owt`: their names, dimensions and number.
+#[test]
+fn checkpoint_published_has_the_tensors_of_shape_owt_small() {
+    let shape = Shape::find("owt-small").unwrap();
+    let own = parameters(shape, Backbone::Dit);
+    let mut known: Vec<(String, Vec<usize>)> = vec![
+        ("backbone.vocab_embed.embedding".to_owned(), vec![50258, 768]),
+        ("backbone.sigma_map.mlp.0.weight".to_owned(), vec![128, 256]),
+        ("backbone.sigma_map.mlp.0.bias".to_owned(), vec![128]),
+        ("backbone.sigma_map.mlp.2.weight".to_owned(), vec![128, 128]),
+        ("backbone.sigma_map.mlp.2.bias".to_owned(), vec![128]),
+        ("backbone.rotary_emb.inv_freq".to_owned(), vec![32]),
+    ];
+    for block in 0..12 {
+        for (name, dims) in [
+            ("norm1.weight", vec![768]),
+            ("attn_qkv.weight", vec![3 * 768, 768]),
+            ("attn_out.weight", vec![768, 768]),
+            ("norm2.weight", vec![768]),
+            ("mlp.0.weight", vec![4 * 768, 768]),
+            ("mlp.0.bias", vec![4 * 768]),
+            ("mlp.2.weight", vec![768, 4 * 768]),
+            ("mlp.2.bias", vec![768]),
+            ("adaLN_modulation.weight", vec![6 * 768, 128]),
+            ("adaLN_modulation.bias", vec![6 * 768]),
+        ] {
+            known.push((format!("backbone.blocks.{block}.{name}"), dims));
+        }
+    }
+    for (name, dims) in [
+        ("norm_final.weight", vec![768]),
+        ("linear.weight", vec![50258, 768]),
+        ("linear.bias", vec![50258]),
+        ("adaLN_modulation.weight", vec![2 * 768, 128]),
+        ("adaLN_modulation.bias", vec![2 * 768]),
+    ] {
+        known.push((format!("backbone.output_layer.{name}"), dims));
+    }
+    assert_eq!((known.len(), own.len()), (131, 130));
+    let tensors: Vec<_> = known
+        .iter()
+        .map(|(name, dims)| NamedTensor::of(name, dims, "F32"))
+        .collect();
+    check(("`f`", "weights"), shape, Backbone::Dit, &tensors).unwrap();
+    assert_eq!(total(&own), 169_627_218);
+    let guess = GuessedShape::of(&tensors, None).unwrap();
+    assert_eq!(guess.heads, Some(12));
+    assert_eq!(guess.fitting().first().unwrap().name, "owt-small");
+}
