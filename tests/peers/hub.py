@@ -326,14 +326,15 @@ def tokenizer(arguments):
         sys.exit(f"`AutoTokenizer` has {len(auto)} tokens, `config.json` {settings['tokenizer_vocab_size']}")
     tokens = 0
     for number, line in enumerate(Path(arguments.text).read_text(encoding="utf-8").split("\n"), 1):
-        found, expected = auto(line)["input_ids"], kept.encode(line, add_special_tokens=False).ids
+        found = auto(line, add_special_tokens=False)["input_ids"]
+        expected = kept.encode(line, add_special_tokens=False).ids
         if found != expected:
             at = next((i for i, pair in enumerate(zip(found, expected)) if pair[0] != pair[1]), None)
             sys.exit(f"line {number}: `AutoTokenizer` and `tokenizer.json` differ at token {at}")
         if auto.decode(found) != kept.decode(expected, skip_special_tokens=False):
             sys.exit(f"line {number}: `AutoTokenizer` decodes otherwise than `tokenizer.json`")
         tokens += len(found)
-    middle = auto("a" + auto.mask_token)["input_ids"]
+    middle = auto("a" + auto.mask_token, add_special_tokens=False)["input_ids"]
     if settings["mask_token_id"] not in middle:
         sys.exit(f"`{auto.mask_token}` in a text gives {middle}, without the mask")
     print(f"{number} lines, {tokens} tokens: the same ids; class {type(auto).__name__}")
