@@ -317,7 +317,8 @@ def tokenizer(arguments):
     folder = Path(arguments.folder)
     settings = json.loads((folder / "config.json").read_text())
     kept = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    auto = AutoTokenizer.from_pretrained(arguments.folder)
+    # `transformers` reads config.json first, and would ask at a terminal whether to run the modelling file.
+    auto = AutoTokenizer.from_pretrained(arguments.folder, trust_remote_code=True)
     for role in ("mask", "bos", "eos", "pad"):
         found, expected = getattr(auto, f"{role}_token_id"), settings[f"{role}_token_id"]
         if found != expected:
