@@ -16,6 +16,7 @@ use crate::shapes::{Backbone, SHAPES, Shape};
 use tensors::{Reader, Writer};
 
 pub mod tensors;
+pub mod torch;
 
 /// Prefix of the network's tensors in the authors' release.
 pub const PREFIX: &str = "backbone.";
