@@ -1,8 +1,83 @@
 //! Durable names: a file that was renamed to its place stays there after a crash.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result, Wrap as _};
+
+/// A file that is written beside its place; [`NewFile::finish`] makes it durable and puts it there. Dropped before that, it
+/// leaves nothing behind.
+#[derive(Debug)]
+pub struct NewFile {
+    place: PathBuf,
+    beside: PathBuf,
+    file: Option<BufWriter<File>>,
+}
+
+impl NewFile {
+    /// Starts a file.
+    ///
+    /// # Errors
+    /// The path names no file (input); the environment's, such as a folder that is missing or not writable.
+    pub fn create(place: &Path) -> Result<Self> {
+        let file_name = place
+            .file_name()
+            .ok_or_else(|| Error::input(format!("`{}` does not name a file", place.display())))?;
+        let beside = place.with_file_name(format!(".{}.{}.partial", file_name.display(), std::process::id()));
+        let file =
+            File::create(&beside).wrap(Kind::Environment, || format!("write `{}`", place.display()))?;
+        Ok(Self {
+            place: place.to_owned(),
+            beside,
+            file: Some(BufWriter::with_capacity(1 << 20, file)),
+        })
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// The environment's, such as a full disk.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(file) = &mut self.file else {
+            return Err(Error::internal("a finished file is written to"));
+        };
+        file.write_all(bytes)
+            .wrap(Kind::Environment, || format!("write `{}`", self.place.display()))
+    }
+
+    /// Makes the file durable and moves it to its place, replacing an existing file in one step.
+    ///
+    /// # Errors
+    /// The environment's.
+    pub fn finish(mut self) -> Result<()> {
+        let Some(file) = self.file.take() else {
+            return Err(Error::internal("a file finished twice"));
+        };
+        let result = file
+            .into_inner()
+            .map_err(std::io::IntoInnerError::into_error)
+            .and_then(|file| {
+                file.sync_all()?;
+                drop(file);
+                fs::rename(&self.beside, &self.place)
+            });
+        if result.is_err() {
+            let _ = fs::remove_file(&self.beside);
+        }
+        result.wrap(Kind::Environment, || format!("write `{}`", self.place.display()))?;
+        sync_parent(&self.place)
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // The error that led here is the one to report.
+            let _ = fs::remove_file(&self.beside);
+        }
+    }
+}
 
 /// Makes the names in a folder durable.
 ///
@@ -10,9 +85,7 @@ use crate::error::Result;
 /// [`Environment`](crate::error::Kind::Environment): the folder cannot be written to disk.
 #[cfg(unix)]
 pub fn sync_folder(folder: &Path) -> Result<()> {
-    use crate::error::{Kind, Wrap as _};
-
-    std::fs::File::open(folder)
+    File::open(folder)
         .and_then(|folder| folder.sync_all())
         .wrap(Kind::Environment, || format!("sync `{}`", folder.display()))
 }

@@ -16,6 +16,7 @@ use tensors::{Reader, Writer};
 mod fitting;
 pub mod import;
 pub mod tensors;
+pub mod torch;
 
 /// Prefix of the network's tensors in the authors' release.
 pub const PREFIX: &str = "backbone.";

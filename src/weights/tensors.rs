@@ -4,16 +4,16 @@
 //! mapped: a checkpoint is a file that a user names, and one that is truncated while it is mapped would kill the
 //! process where a read returns an error.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::fitting::NamedTensor;
-use crate::disk::sync_parent;
-use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
+use crate::disk::NewFile;
+use crate::error::{Context as _, Error, Result};
 
 /// Longest header that is read: the safetensors library's own limit.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -246,9 +246,7 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
 /// before that, it leaves nothing behind.
 #[derive(Debug)]
 pub struct Writer {
-    place: PathBuf,
-    beside: PathBuf,
-    file: Option<BufWriter<File>>,
+    file: NewFile,
     /// Elements still to come.
     missing: usize,
 }
@@ -285,21 +283,13 @@ impl Writer {
             header.len().next_multiple_of(8) - header.len(),
         ));
 
-        let file_name = path
-            .file_name()
-            .ok_or_else(|| Error::input(format!("`{}` does not name a file", path.display())))?;
-        let beside = path.with_file_name(format!(".{}.{}.partial", file_name.display(), std::process::id()));
-        let context = || format!("write `{}`", path.display());
-        let file = File::create(&beside).wrap(Kind::Environment, context)?;
-        let mut writer = Self {
-            place: path.to_owned(),
-            beside,
-            file: Some(BufWriter::with_capacity(1 << 20, file)),
+        let mut file = NewFile::create(path)?;
+        file.append(&(header.len() as u64).to_le_bytes())?;
+        file.append(header.as_bytes())?;
+        Ok(Self {
+            file,
             missing: bytes / 4,
-        };
-        writer.bytes(&(header.len() as u64).to_le_bytes())?;
-        writer.bytes(header.as_bytes())?;
-        Ok(writer)
+        })
     }
 
     /// Appends values.
@@ -315,7 +305,7 @@ impl Writer {
         for values in values.chunks(BLOCK / 4) {
             buffer.clear();
             buffer.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            self.bytes(&buffer)?;
+            self.file.append(&buffer)?;
         }
         Ok(())
     }
@@ -324,45 +314,13 @@ impl Writer {
     ///
     /// # Errors
     /// The environment's; an internal error when values are missing.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(self) -> Result<()> {
         if self.missing != 0 {
             return Err(Error::internal(format!(
                 "{} values fewer than the header says",
                 self.missing
             )));
         }
-        let Some(file) = self.file.take() else {
-            return Err(Error::internal("a file finished twice"));
-        };
-        let result = file
-            .into_inner()
-            .map_err(std::io::IntoInnerError::into_error)
-            .and_then(|file| {
-                file.sync_all()?;
-                drop(file);
-                fs::rename(&self.beside, &self.place)
-            });
-        if result.is_err() {
-            let _ = fs::remove_file(&self.beside);
-        }
-        result.wrap(Kind::Environment, || format!("write `{}`", self.place.display()))?;
-        sync_parent(&self.place)
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        let Some(file) = &mut self.file else {
-            return Err(Error::internal("a finished file is written to"));
-        };
-        file.write_all(bytes)
-            .wrap(Kind::Environment, || format!("write `{}`", self.place.display()))
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if self.file.take().is_some() {
-            // The error that led here is the one to report.
-            let _ = fs::remove_file(&self.beside);
-        }
+        self.file.finish()
     }
 }
