@@ -38,7 +38,7 @@ const NAMED: usize = 5;
 impl Run for Checkpoint {
     /// Version of the stage: a change of what it writes for the same input raises it.
     ///
-    /// 1: safetensors files, folders of the hub and results of train stages.
+    /// 1: safetensors files, folders of the hub, results of train stages, files of PyTorch and PyTorch Lightning.
     const VERSION: u32 = 1;
 
     /// Runs the stage.

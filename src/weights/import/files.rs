@@ -31,7 +31,7 @@ const MOST_JSON: u64 = 64 << 20;
 /// Shards of an index, at most.
 const MOST_SHARDS: usize = 10_000;
 /// Bytes by which a file is recognized.
-const HEAD: u64 = 64;
+const HEAD: u64 = 512;
 /// Names that a message lists at most.
 const LISTED: usize = 8;
 
@@ -277,7 +277,8 @@ fn by_head(head: &[u8]) -> Result<Container> {
         return Ok(Container::Torch);
     }
     // Protocol 2 to 5 of pickle.
-    if let [0x80, 2..=5, ..] = head {
+    let is_tar = head.get(257..262) == Some(b"ustar");
+    if is_tar || matches!(head, [0x80, 2..=5, ..]) {
         return Ok(Container::OldTorch);
     }
     if head.get(8) == Some(&b'{') {

@@ -6,6 +6,7 @@
 //! | `store.rs` | tensors by name, whatever they are kept in |
 //! | `config.rs` | what `config.json` says |
 //! | `guess.rs` | the dimensions of the network, and the compiled shape that has them |
+//! | `torch_file.rs` | where files of `torch.save` have their weights, and what PyTorch Lightning puts beside them |
 //! | `families.rs` | models of other kinds, by the names of their tensors |
 //!
 //! Nothing that a file holds is executed. A file may have averaged weights and those of the last step; each is a
@@ -31,6 +32,7 @@ mod families;
 pub mod files;
 pub mod guess;
 mod store;
+mod torch_file;
 
 pub use super::fitting::NamedTensor;
 
@@ -52,6 +54,10 @@ pub enum CheckpointForm {
     Shards,
     /// The result of a train stage.
     TrainStage,
+    /// A file of `torch.save`.
+    Torch,
+    /// A file of PyTorch Lightning.
+    Lightning,
 }
 
 impl fmt::Display for CheckpointForm {
@@ -61,6 +67,8 @@ impl fmt::Display for CheckpointForm {
             Self::HubFolder => "Hugging Face folder",
             Self::Shards => "Hugging Face folder with shards",
             Self::TrainStage => "result of a train stage",
+            Self::Torch => "PyTorch file",
+            Self::Lightning => "PyTorch Lightning checkpoint",
         })
     }
 }
@@ -199,12 +207,24 @@ impl ForeignCheckpoint {
         Ok(())
     }
 
-    #[expect(clippy::unused_self, reason = "its sets are added here")]
     fn add_torch(&mut self, file: &CheckpointFile) -> Result<()> {
-        Err(
-            Error::input(format!("`{}` is a PyTorch file", file.path.display()))
-                .hint("convert it with `safetensors.torch.save_file`"),
-        )
+        let contents = torch_file::open(&file.path, self.facts())?;
+        if self.form == CheckpointForm::Safetensors {
+            self.form = if contents.is_lightning {
+                CheckpointForm::Lightning
+            } else {
+                CheckpointForm::Torch
+            };
+        }
+        self.facts = self.facts.take().or(contents.facts);
+        self.training = TrainingFacts {
+            steps: contents.training.steps.or(self.training.steps),
+            ..contents.training
+        };
+        self.skipped = contents.skipped;
+        self.sets = contents.sets;
+        self.stores = vec![Box::new(contents.store)];
+        Ok(())
     }
 
     /// Whether each tensor lies in the shard that the index names.
