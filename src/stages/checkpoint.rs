@@ -266,7 +266,9 @@ fn objective(
             "leave `objective` out: it is taken from the file",
         );
     }
-    if let Some(theirs) = facts.time_conditioning.filter(|_| stated.is_some())
+    // A `config.json` may state it beside the objective, a `model.json` states it within.
+    let conditioned = stated.map(|stated| facts.time_conditioning.unwrap_or(stated.is_time_conditioned()));
+    if let Some(theirs) = conditioned
         && own.backbone() == crate::shapes::Backbone::Dit
         && theirs != own.is_time_conditioned()
     {

@@ -119,7 +119,7 @@ fn checkpoint_folder_of_the_hub_is_read_whole_and_in_shards() {
     let mut more = map.clone();
     more.insert(
         "backbone.more".to_owned(),
-        json!("model-00001-of-00003.safetensors"),
+        json!(format!("model-00001-of-{:05}.safetensors", shards.len())),
     );
     write(&more);
     let (text, _) = refused(folder.path());
@@ -242,21 +242,21 @@ fn checkpoint_of_another_kind_of_model_is_refused_by_its_name() {
     for (name, expected) in [
         (
             "transformer.wpe.weight",
-            "PATH is a GPT-2 model: its positions are learned (`wpe`)",
+            "`PATH` is a GPT-2 model: its positions are learned (`wpe`)",
         ),
         (
             "bert.embeddings.position_embeddings.weight",
-            "PATH is a BERT model",
+            "`PATH` is a BERT model",
         ),
         (
             "model.layers.0.self_attn.q_proj.weight",
-            "PATH is a model of the Llama family",
+            "`PATH` is a model of the Llama family",
         ),
         (
             "model.backbone.layers.0.mixer.in_proj.weight",
-            "PATH is a Mamba model",
+            "`PATH` is a Mamba model",
         ),
-        ("down_blocks.0.conv.weight", "PATH is a U-Net"),
+        ("down_blocks.0.conv.weight", "`PATH` is a U-Net"),
     ] {
         save(&path, &[(name.to_owned(), vec![1], vec![1.0])]);
         let (text, hint) = refused(&path);
