@@ -167,7 +167,9 @@ impl Objective {
                 self.switched_off().first().copied().unwrap_or("kind"),
                 "its network gives the mask a probability, which decides what a step unmasks",
             ),
-            (_, Sampler::Cached(_) | Sampler::FirstHitting(_)) if self.is_time_conditioned() => Misfit::of_time(),
+            (_, Sampler::Cached(_) | Sampler::FirstHitting(_)) if self.is_time_conditioned() => {
+                Misfit::of_time()
+            }
             (_, Sampler::Cached(_) | Sampler::FirstHitting(_)) => None,
         }
     }

@@ -143,7 +143,10 @@ mod tests {
         // Five standard errors of a binomial share of a third.
         for position in [0, 2, 3] {
             let share = f64::from(counts[position]) / 8000.0;
-            assert!((share - 1.0 / 3.0).abs() < 5.0 * (2.0 / 9.0 / 8000.0_f64).sqrt(), "{counts:?}");
+            assert!(
+                (share - 1.0 / 3.0).abs() < 5.0 * (2.0 / 9.0 / 8000.0_f64).sqrt(),
+                "{counts:?}"
+            );
         }
     }
 }
