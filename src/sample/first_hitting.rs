@@ -6,19 +6,18 @@
 //! the tokens is a uniform permutation, and the texts have no discretization error.
 
 use super::{Query, Sampler, Step, masked};
-use crate::diffusion::Posterior;
 use crate::model::Action;
 
 /// Unmasks one uniformly chosen token of each row in every step, drawn from the network's distribution, until none is left:
 /// as many steps and network calls as a row has masked tokens, whatever number a manifest asks for.
 pub struct FirstHitting {
-    /// The reverse process, in which a token is masked until it is drawn.
-    pub posterior: Posterior,
+    /// What stands at positions that are not drawn yet.
+    pub mask: u32,
 }
 
 impl Sampler for FirstHitting {
     fn start(&self, length: usize) -> Vec<u32> {
-        vec![self.posterior.mask(); length]
+        vec![self.mask; length]
     }
 
     fn steps(&self, _: u32, length: usize) -> u32 {
@@ -31,10 +30,10 @@ impl Sampler for FirstHitting {
     }
 
     fn query(&self, step: &Step, row: usize, tokens: &[u32]) -> Vec<Query> {
-        let count = masked(self.posterior.mask(), tokens).count();
+        let count = masked(self.mask, tokens).count();
         // The row's one decision in this step has the number of position 0. u < 1, and yet u · m may round up to m.
         let which = (step.uniform(row, 0) * count as f64) as usize;
-        masked(self.posterior.mask(), tokens)
+        masked(self.mask, tokens)
             .nth(which.min(count.saturating_sub(1)))
             .map(|position| Query {
                 position,
@@ -48,7 +47,6 @@ impl Sampler for FirstHitting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffusion::{Conditioning, EVERY_SCHEDULE, ForwardProcess, Prior};
     use crate::event::Cancel;
     use crate::model::toy::{self, Distribution};
     use crate::rng::{Random, Stream};
@@ -56,19 +54,6 @@ mod tests {
 
     /// Of toys with three letters.
     const MASK: u32 = 3;
-
-    fn sampler() -> FirstHitting {
-        FirstHitting {
-            posterior: Posterior {
-                forward: ForwardProcess {
-                    schedule: EVERY_SCHEDULE[0],
-                    prior: Prior::Mask(MASK),
-                },
-                conditioning: Conditioning::None,
-                zero_masking: true,
-            },
-        }
-    }
 
     fn run(truth: &Distribution, given: [Option<u32>; 2], count: u32) -> DrawnRows {
         let task = Sampling {
@@ -81,8 +66,13 @@ mod tests {
             micro_batch: 16,
         };
         let network = toy::Posterior::new(truth.clone());
-        task.run(&mut sampler(), &network, &Cancel::default(), &mut |_| ())
-            .unwrap()
+        task.run(
+            &mut FirstHitting { mask: MASK },
+            &network,
+            &Cancel::default(),
+            &mut |_| (),
+        )
+        .unwrap()
     }
 
     /// Σ (n − N p)² / (N p) over rows, where p is the probability given the first token, if it is given.
@@ -127,7 +117,7 @@ mod tests {
 
     #[test]
     fn first_hitting_chooses_every_masked_position_equally_often() {
-        let sampler = sampler();
+        let sampler = FirstHitting { mask: MASK };
         let mut counts = [0_u32; 4];
         for row in 0..8000 {
             let step = Step {

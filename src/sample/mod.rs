@@ -168,9 +168,7 @@ pub fn build(
             grid: settings.grid,
             posterior: posterior()?,
         }),
-        manifest::Sampler::FirstHitting(_) => Box::new(first_hitting::FirstHitting {
-            posterior: posterior()?,
-        }),
+        manifest::Sampler::FirstHitting(_) => Box::new(first_hitting::FirstHitting { mask: special.mask }),
     })
 }
 
