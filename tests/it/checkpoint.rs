@@ -11,8 +11,9 @@ use mdlm::weights;
 use mdlm::weights::tensors::{Reader, Writer};
 use serde_json::{Value, json};
 
-use crate::support::{mdlm, words};
+use crate::support::words;
 use crate::tokenizers::server::{Reply, Server, file};
+use crate::tokenizers::{run_with_hub, succeeded};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -138,24 +139,12 @@ impl Project {
     }
 
     fn mdlm(&self, arguments: &[&str], hub: Option<&Server>) -> Output {
-        // Nothing but the loopback hub can be reached.
-        let hub = hub.map_or("http://127.0.0.1:9", |hub| &hub.url);
-        mdlm()
-            .current_dir(self.0.path())
-            .env("HF_ENDPOINT", hub)
-            .env_remove("HF_TOKEN")
-            .env("HF_HOME", "/nowhere")
-            .args(arguments)
-            .output()
-            .unwrap()
+        run_with_hub(self.0.path(), arguments, hub)
     }
 
     /// What a command that succeeds prints, and says.
     fn ok(&self, arguments: &[&str], hub: Option<&Server>) -> String {
-        let output = self.mdlm(arguments, hub);
-        let message = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {message}");
-        message.into_owned()
+        succeeded(arguments, &self.mdlm(arguments, hub))
     }
 
     /// What a command says that the input is at fault for.

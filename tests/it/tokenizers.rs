@@ -19,6 +19,26 @@ use server::{Reply, Server, file};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
+/// Runs mdlm in a folder, where it can reach no host but the loopback hub.
+pub fn run_with_hub(folder: &Path, arguments: &[&str], hub: Option<&Server>) -> Output {
+    let hub = hub.map_or("http://127.0.0.1:9", |hub| &hub.url);
+    mdlm()
+        .current_dir(folder)
+        .env("HF_ENDPOINT", hub)
+        .env_remove("HF_TOKEN")
+        .env("HF_HOME", "/nowhere")
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// What a command has printed that must have succeeded.
+pub fn succeeded(arguments: &[&str], output: &Output) -> String {
+    let message = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {message}");
+    message.into_owned()
+}
+
 /// A hub where every model has the same files, at every commit.
 fn hub(files: &[(&str, Vec<u8>)]) -> Server {
     let files: Arc<Vec<(String, Vec<u8>)>> = Arc::new(
@@ -90,24 +110,12 @@ impl Project {
     }
 
     fn mdlm(&self, arguments: &[&str], hub: Option<&Server>) -> Output {
-        // Nothing but the loopback hub can be reached.
-        let hub = hub.map_or("http://127.0.0.1:9", |hub| &hub.url);
-        mdlm()
-            .current_dir(self.path())
-            .env("HF_ENDPOINT", hub)
-            .env_remove("HF_TOKEN")
-            .env("HF_HOME", "/nowhere")
-            .args(arguments)
-            .output()
-            .unwrap()
+        run_with_hub(self.path(), arguments, hub)
     }
 
     /// What a command that succeeds prints, and says.
     fn ok(&self, arguments: &[&str], hub: Option<&Server>) -> String {
-        let output = self.mdlm(arguments, hub);
-        let message = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {message}");
-        message.into_owned()
+        succeeded(arguments, &self.mdlm(arguments, hub))
     }
 
     /// What a command says that the input is at fault for.
