@@ -114,7 +114,7 @@ impl Checkpoint {
     /// Input error: it says if the file holds the other backbone, and lists every other tensor that is missing, superfluous, of
     /// other dimensions or of a type without floating-point numbers.
     pub fn read(&mut self, shape: &Shape, backbone: Backbone, arena: &str) -> Result<Vec<f32>> {
-        let tensors = self.reader.tensors_of(arena);
+        let tensors = self.reader.arenas().shift_remove(arena).unwrap_or_default();
         let what = if arena.is_empty() {
             "weights".to_owned()
         } else {
@@ -141,6 +141,22 @@ impl Checkpoint {
 /// The errors of [`Checkpoint::open`] and [`Checkpoint::read`].
 pub fn read(path: &Path, shape: &Shape, backbone: Backbone) -> Result<Vec<f32>> {
     Checkpoint::open(path)?.read(shape, backbone, "")
+}
+
+/// An f64 rounded to the nearest f32.
+///
+/// # Errors
+/// Input error: it is finite and beyond f32; the message names the element's `place` in its tensor.
+fn rounded(value: f64, place: usize) -> Result<f32> {
+    let float = value as f32;
+    if float.is_infinite() && value.is_finite() {
+        return Err(Error::input(format!(
+            "its element {place} is {value:e}, beyond the largest f32, {:e}",
+            f32::MAX
+        ))
+        .hint("the values are not those of a trained model: look at them with PyTorch"));
+    }
+    Ok(float)
 }
 
 #[cfg(test)]

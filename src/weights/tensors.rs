@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use indexmap::IndexMap;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
@@ -100,34 +101,21 @@ impl Reader {
         self.header.offset_keys()
     }
 
-    /// The tensors of an arena, in the order of the file; the nameless one has those whose names have no slash.
+    /// The tensors by the arena that they are in, in the order of the file; the nameless arena has those whose names have no
+    /// slash.
     #[must_use]
-    pub fn tensors_of(&self, arena: &str) -> Vec<NamedTensor> {
-        let own = |name: String| {
-            let inner = match name.split_once('/') {
-                None => arena.is_empty().then_some(&*name),
-                Some((other, inner)) => (other == arena).then_some(inner),
-            }?;
-            let info = self.header.info(&name)?;
+    pub fn arenas(&self) -> IndexMap<String, Vec<NamedTensor>> {
+        let mut arenas = IndexMap::<String, Vec<NamedTensor>>::new();
+        for name in self.names() {
+            let (arena, inner) = name.split_once('/').unwrap_or(("", &name));
+            let Some(info) = self.header.info(&name) else {
+                continue;
+            };
             let tensor = NamedTensor::of(inner, &info.shape, info.dtype.to_string());
-            Some(NamedTensor {
+            arenas.entry(arena.to_owned()).or_default().push(NamedTensor {
                 stored: name.clone(),
                 ..tensor
-            })
-        };
-        self.names().into_iter().filter_map(own).collect()
-    }
-
-    /// The arenas that the file has beside the nameless one, in the order of the file.
-    #[must_use]
-    pub fn arenas(&self) -> Vec<String> {
-        let mut arenas: Vec<String> = Vec::new();
-        for name in self.names() {
-            if let Some((arena, _)) = name.split_once('/')
-                && !arenas.iter().any(|known| known == arena)
-            {
-                arenas.push(arena.to_owned());
-            }
+            });
         }
         arenas
     }
@@ -147,17 +135,38 @@ impl Reader {
     /// Reads elements `at..` of a tensor of floating-point numbers; f16, bf16 and f64 are converted.
     ///
     /// # Errors
-    /// Input errors when there is no such tensor, when it holds integers, or when it is shorter than asked for.
+    /// Input errors when there is no such tensor, when it holds integers, when it is shorter than asked for, or when a finite
+    /// f64 is beyond f32.
     pub fn floats(&mut self, name: &str, at: usize, into: &mut [f32]) -> Result<()> {
+        if self
+            .header
+            .info(name)
+            .is_some_and(|info| info.dtype == Dtype::F64)
+        {
+            return self.floats_of_doubles(name, at, into);
+        }
         self.elements(name, "floating-point numbers", at, into, |dtype| {
             Some(match dtype {
                 Dtype::F32 => |bytes: &[u8]| f32::from_le_bytes(array(bytes)),
                 Dtype::F16 => |bytes| half::f16::from_le_bytes(array(bytes)).to_f32(),
                 Dtype::BF16 => |bytes| half::bf16::from_le_bytes(array(bytes)).to_f32(),
-                Dtype::F64 => |bytes| f64::from_le_bytes(array(bytes)) as f32,
                 _ => return None,
             })
         })
+    }
+
+    /// Rounds a tensor of f64 to f32.
+    fn floats_of_doubles(&mut self, name: &str, at: usize, into: &mut [f32]) -> Result<()> {
+        let mut doubles = vec![0.0; into.len().min(BLOCK)];
+        for (number, into) in into.chunks_mut(BLOCK).enumerate() {
+            let first = at + number * BLOCK;
+            let doubles = &mut doubles[..into.len()];
+            self.doubles(name, first, doubles)?;
+            for (place, (into, &value)) in into.iter_mut().zip(&*doubles).enumerate() {
+                *into = super::rounded(value, first + place).context(|| format!("tensor `{name}`"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads elements `at..` of a tensor of floating-point numbers as f64.

@@ -10,7 +10,7 @@ shift $(($# > 0))
 forms=../it/golden/forms
 targets=("$@")
 if ((${#targets[@]} == 0)); then
-    targets=(text json_lines csv parquet arrow gzip zstd bzip2 xz tar zip manifest grammar detokenize tokenizer)
+    targets=(text json_lines csv parquet arrow gzip zstd bzip2 xz tar zip manifest grammar detokenize tokenizer torch checkpoint)
 fi
 
 seed() {
@@ -32,6 +32,8 @@ seed manifest ../../pipelines/*.json
 seed grammar $(find ../../data ../../pipelines -name '*.grammar')
 seed detokenize ../../README.md
 seed tokenizer seeds/*.json
+seed torch ../it/golden/torch/*.pt ../it/golden/torch/*.ckpt
+seed checkpoint ../it/golden/torch/*.pt ../it/golden/torch/*.ckpt
 mkdir -p corpus/tar
 for form in gnu posix ustar v7; do
     gzip -dc $forms/$form.tar.gz > corpus/tar/$form

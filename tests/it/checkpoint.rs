@@ -57,7 +57,7 @@ fn save(path: &Path, backbone: Backbone, change: impl FnOnce(&mut [f32])) {
 }
 
 /// A folder as the hub has it.
-fn published(folder: &Path) {
+pub fn published(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     save(&folder.join("model.safetensors"), Backbone::Dit, |_| ());
     fs::write(folder.join("config.json"), config().to_string()).unwrap();

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::checkpoint::published;
 use crate::support::{Project, mdlm};
 
 /// A pipeline with two sources, so that a change of one leaves stages without a change.
@@ -27,6 +28,7 @@ fn pipeline() -> Value {
                 "learning_rate": 1e-3, "validation_rows": 4 },
             "bound": { "kind": "evaluate", "model": "model", "data": "rows", "draws": 1, "rows": 4 },
             "again": { "kind": "evaluate", "model": "model", "data": "rows", "draws": 1, "rows": 4 },
+            "foreign": { "kind": "checkpoint", "file": "../published", "shape": "nano", "tokenizer": "pairs" },
             "texts": { "kind": "sample", "model": "model", "count": 1, "steps": 2 },
             "table": { "kind": "compare", "of": ["bound", "again"] }
         }
@@ -77,6 +79,13 @@ fn edit(path: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(path).unwrap();
     assert!(text.contains(from));
     fs::write(path, text.replace(from, to)).unwrap();
+}
+
+/// Changes the last byte of a file, or changes it back.
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(path, bytes).unwrap();
 }
 
 /// The rows of the table, by how they begin, each with its cases. Those without one are held by the unit tests beside
@@ -226,6 +235,30 @@ const ROWS: &[(&str, &[Case])] = &[
         )],
     ),
     (
+        "of a checkpoint the contents of its files",
+        &[
+            files(
+                "a weight",
+                |folder| flip(&folder.join("published/model.safetensors")),
+                |folder| flip(&folder.join("published/model.safetensors")),
+                "foreign",
+            ),
+            files(
+                "a file that is not the model's",
+                |folder| fs::write(folder.join("published/NOTES.md"), "# Notes").unwrap(),
+                |folder| fs::remove_file(folder.join("published/NOTES.md")).unwrap(),
+                "",
+            ),
+            Case {
+                what: "the folder's name",
+                manifest: |m| m["stages"]["foreign"]["file"] = json!("../other"),
+                folder: |folder| fs::rename(folder.join("published"), folder.join("other")).unwrap(),
+                undo: |folder| fs::rename(folder.join("other"), folder.join("published")).unwrap(),
+                ..NOTHING
+            },
+        ],
+    ),
+    (
         "the form that a file's name implies",
         &[Case {
             what: "another form by name",
@@ -329,6 +362,13 @@ fn cache_key_table_states_what_a_change_reruns() {
     let project = Project::new(60);
     let manifest = project.path().join("pipelines/tiny.json");
     fs::write(&manifest, pipeline().to_string()).unwrap();
+    published(&project.path().join("published"));
+    // The tokenizer's vocabulary is another one.
+    edit(
+        &project.path().join("published/config.json"),
+        ",\"vocab_size\":512",
+        "",
+    );
     project.run(&[]);
     assert_eq!(reruns(&project, &[]), "");
     for (row, cases) in ROWS {

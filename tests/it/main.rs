@@ -44,6 +44,7 @@ mod support;
 mod sweep;
 mod tokenizer_files;
 mod tokenizers;
+mod torch_files;
 mod train;
 mod validate;
 mod variance;

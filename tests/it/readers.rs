@@ -9,6 +9,7 @@ use mdlm::manifest::{RowFormat, Split};
 use serde_json::{Value, json};
 
 use crate::require::require;
+use crate::support::python_with;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/read_rows.py");
 const LENGTH: u32 = 6;
@@ -54,17 +55,9 @@ fn write(folder: &Path, header: &Header, format: RowFormat) -> String {
 
 #[test]
 fn rows_are_readable_by_pyarrow_and_duckdb() {
-    let python = std::env::var_os("MDLM_TEST_PYTHON").unwrap_or_else(|| "python3".into());
-    let has = Command::new(&python)
-        .args(["-c", "import pyarrow, duckdb"])
-        .output();
-    let has = has.is_ok_and(|output| output.status.success());
-    let found = has
-        .then_some(())
-        .ok_or(format!("{} lacks pyarrow or duckdb", python.to_string_lossy()));
-    if require("pyarrow", found).is_none() {
+    let Some(python) = require("pyarrow", python_with(&["pyarrow", "duckdb"])) else {
         return;
-    }
+    };
     // 16 bits with a loss mask, 32 bits without.
     for (vocabulary, padded, bits, duck) in [
         (65_536, true, "uint16", "USMALLINT"),

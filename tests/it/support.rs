@@ -304,3 +304,18 @@ impl Started {
         (self.child.wait().unwrap().code(), rest)
     }
 }
+
+/// The Python of the tests (`MDLM_TEST_PYTHON`, else `python3`), if it has these modules.
+///
+/// # Errors
+/// What it lacks.
+pub fn python_with(modules: &[&str]) -> Result<PathBuf, String> {
+    let python = std::env::var_os("MDLM_TEST_PYTHON").unwrap_or_else(|| "python3".into());
+    let import = format!("import {}", modules.join(", "));
+    let output = std::process::Command::new(&python).args(["-c", &import]).output();
+    if output.is_ok_and(|output| output.status.success()) {
+        Ok(python.into())
+    } else {
+        Err(format!("{} lacks {}", python.display(), modules.join(" or ")))
+    }
+}

@@ -183,25 +183,26 @@ impl ForeignCheckpoint {
             store.add(Reader::open(&file.path)?, &file.name)?;
         }
         let at = self.stores.len();
-        let set = |which, arena: &str| WeightSet {
+        let mut arenas = store.arenas();
+        let nameless = arenas.shift_remove("").unwrap_or_default();
+        let set = |which, tensors| WeightSet {
             which,
-            tensors: store.tensors_of(arena),
+            tensors,
             store: at,
             fault: None,
         };
-        for arena in store.arenas() {
+        for (arena, tensors) in arenas {
             if arena == AVERAGED {
-                self.sets.push(set(Weights::Ema, &arena));
+                self.sets.push(set(Weights::Ema, tensors));
             } else if MOMENTS.contains(&&*arena) {
-                self.training.moments = Some(store.tensors_of(&arena).len());
+                self.training.moments = Some(tensors.len());
             } else {
-                let count = counted(store.tensors_of(&arena).len(), "tensor");
+                let count = counted(tensors.len(), "tensor");
                 self.skipped.push(format!("arena `{arena}`: {count}"));
             }
         }
-        let nameless = set(which, "");
-        if !nameless.tensors.is_empty() || self.sets.is_empty() {
-            self.sets.push(nameless);
+        if !nameless.is_empty() || self.sets.is_empty() {
+            self.sets.push(set(which, nameless));
         }
         self.stores.push(Box::new(store));
         Ok(())

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use indexmap::IndexMap;
+
 use crate::error::{Error, Result};
 use crate::weights::fitting::NamedTensor;
 use crate::weights::tensors::Reader;
@@ -44,19 +46,14 @@ impl SafetensorsStore {
         Ok(())
     }
 
-    /// The tensors of an arena, file after file.
+    /// The tensors by the arena that they are in, file after file; those of the nameless arena have no slash in their names.
     #[must_use]
-    pub fn tensors_of(&self, arena: &str) -> Vec<NamedTensor> {
-        let readers = self.readers.iter();
-        readers.flat_map(|reader| reader.tensors_of(arena)).collect()
-    }
-
-    /// The arenas beside the nameless one.
-    #[must_use]
-    pub fn arenas(&self) -> Vec<String> {
-        let mut arenas: Vec<String> = self.readers.iter().flat_map(Reader::arenas).collect();
-        arenas.dedup();
-        arenas
+    pub fn arenas(&self) -> IndexMap<String, Vec<NamedTensor>> {
+        let mut all = IndexMap::<String, Vec<NamedTensor>>::new();
+        for (arena, tensors) in self.readers.iter().flat_map(Reader::arenas) {
+            all.entry(arena).or_default().extend(tensors);
+        }
+        all
     }
 }
 

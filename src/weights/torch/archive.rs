@@ -34,7 +34,7 @@ const MOST_RECORDS: u64 = 1 << 17;
 /// Longest central directory that is read, in bytes.
 const LONGEST_DIRECTORY: u64 = 64 << 20;
 
-/// Versions of PyTorch's form of file that are read: those that PyTorch 2 reads.
+/// Versions of PyTorch's file format that are read: those that PyTorch 2 reads.
 const VERSIONS: Range<u64> = 1..11;
 
 /// Bytes read at a time: a multiple of every element's width.
@@ -86,7 +86,7 @@ impl TorchArchive {
     /// Opens a file.
     ///
     /// # Errors
-    /// Input errors: no such file; an older or another form, by name; an archive that is damaged, whose records overlap, are
+    /// Input errors: no such file; an older or another format, by name; an archive that is damaged, whose records overlap, are
     /// compressed or encrypted, or whose numbers have their highest byte first.
     pub fn open(path: &Path) -> Result<Self> {
         let open = || "open it".to_owned();
@@ -126,7 +126,7 @@ impl TorchArchive {
             name,
             records,
         };
-        archive.check_form()?;
+        archive.check_format()?;
         Ok(archive)
     }
 
@@ -218,6 +218,13 @@ impl TorchArchive {
             }
             at += part.len() as u64;
         }
+        if !own.is_checked && own.crc == 0 && crc.sum() != 0 {
+            return Err(Error::input(format!(
+                "record `{record}` has no CRC-32, so that damage would go unseen: the file was saved after \
+                 `torch.serialization.set_crc32_options(False)`, or is damaged"
+            ))
+            .hint(SAVE_AGAIN));
+        }
         if !own.is_checked && crc.sum() != own.crc {
             return Err(damaged(format!(
                 "record `{record}` is damaged: its CRC-32 is {:08x}, and the archive states {:08x}",
@@ -244,7 +251,7 @@ impl TorchArchive {
     }
 
     /// Refuses TorchScript, other archives, other orders of bytes and versions.
-    fn check_form(&mut self) -> Result<()> {
+    fn check_format(&mut self) -> Result<()> {
         let is_code = |name: &str| name == "constants.pkl" || name.starts_with("code/");
         if let Some(name) = self.records.keys().find(|name| is_code(name)) {
             return Err(Error::input(format!(
@@ -272,7 +279,7 @@ impl TorchArchive {
                 .and_then(|text| text.trim().parse().ok());
             if number.is_none_or(|number: u64| !VERSIONS.contains(&number)) {
                 return Err(Error::input(format!(
-                    "its form has version `{}`, and {} to {} are read",
+                    "its format has version `{}`, and {} to {} are read",
                     version.escape_ascii(),
                     VERSIONS.start,
                     VERSIONS.end - 1
@@ -302,16 +309,19 @@ fn recognise(source: &mut dyn ArchiveSource, length: u64) -> Result<()> {
     let what = if head.is_empty() {
         return Err(damaged("it is empty"));
     } else if begins_with_magic {
-        "it has PyTorch's form before 1.6, a row of pickles, and the zip form is read"
+        "it has the format of PyTorch before 1.6, several pickles in a row; only the zip format is supported"
     } else if head.get(257..262) == Some(b"ustar") {
-        "it is a tar archive, PyTorch's form before 0.2, and the zip form is read"
+        "it is a tar archive, the format of PyTorch before 0.2; only the zip format is supported"
     } else if head.starts_with(b"version https://git-lfs") {
         return Err(
             Error::input("it is a pointer of Git LFS, not the file that it stands for")
                 .hint("fetch the file: `git lfs pull`"),
         );
     } else if matches!(head[..], [0x80, 2..=5, ..]) {
-        "it is a bare pickle, and files of `torch.save` are read"
+        return Err(
+            Error::input("it is a pickle without an archive, as `pickle.dump` writes it; files of `torch.save` are read")
+                .hint("load it in Python, if you trust its authors, and save its weights: `torch.save(weights, NEW_FILE)`"),
+        );
     } else {
         let first = head[..head.len().min(8)].escape_ascii();
         return Err(

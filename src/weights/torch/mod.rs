@@ -30,6 +30,6 @@ mod tests;
 /// The way out where a file is damaged.
 const BRING_AGAIN: &str = "the file is damaged or incomplete: copy or download it again";
 
-/// The way out where a file is whole but of another form.
+/// The way out where a file is whole but in another format.
 const SAVE_AGAIN: &str =
-    "load it with PyTorch and save it again with `torch.save(torch.load(FILE), NEW_FILE)`";
+    "load it with PyTorch and save it again: `torch.save(torch.load(FILE, weights_only=True), NEW_FILE)`";

@@ -22,6 +22,9 @@ const MOST_VALUES: usize = 1 << 22;
 /// Most marks at a time, which is how deep a pickler that calls itself nests values. Python's own limit is near 1000.
 const MOST_MARKS: usize = 10_000;
 
+/// Most different globals. A checkpoint names some dozens.
+const MOST_GLOBALS: usize = 10_000;
+
 /// Longest `module.name` of a global.
 const LONGEST_NAME: usize = 1000;
 
@@ -312,6 +315,7 @@ impl<'b> Unpickler<'b> {
         if let Some(&node) = self.globals.get(&full) {
             return self.push(node);
         }
+        self.limit(self.globals.len(), MOST_GLOBALS, "globals")?;
         let node = self.make(PickleValue::Global(full.clone()))?;
         if known(&full).is_none() {
             self.report(node, full.to_string());

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::super::rounded;
 use super::BRING_AGAIN;
 use super::archive::{ArchiveSource, TorchArchive};
 use super::dtype::TorchDtype;
@@ -225,11 +226,11 @@ impl TorchFile {
     /// # Errors
     /// Input errors: the tensor has integers; a finite f64 is beyond f32; those of [`bytes`](Self::bytes).
     pub fn floats(&mut self, tensor: &TorchTensor, into: &mut [f32]) -> Result<()> {
-        let decode: fn(&[u8]) -> f32 = match tensor.dtype {
-            TorchDtype::F32 => |bytes| f32::from_le_bytes(array(bytes)),
-            TorchDtype::F16 => |bytes| half::f16::from_le_bytes(array(bytes)).to_f32(),
-            TorchDtype::BF16 => |bytes| half::bf16::from_le_bytes(array(bytes)).to_f32(),
-            TorchDtype::F64 => |bytes| f64::from_le_bytes(array(bytes)) as f32,
+        let decode: fn(&[u8], usize) -> Result<f32> = match tensor.dtype {
+            TorchDtype::F32 => |bytes, _| Ok(f32::from_le_bytes(array(bytes))),
+            TorchDtype::F16 => |bytes, _| Ok(half::f16::from_le_bytes(array(bytes)).to_f32()),
+            TorchDtype::BF16 => |bytes, _| Ok(half::bf16::from_le_bytes(array(bytes)).to_f32()),
+            TorchDtype::F64 => |bytes, place| rounded(f64::from_le_bytes(array(bytes)), place),
             other => {
                 return Err(Error::input(format!(
                     "its elements are {other}, expected floating-point numbers"
@@ -241,18 +242,7 @@ impl TorchFile {
         self.visit(tensor, &mut |first, bytes| {
             let into = &mut into[first..][..bytes.len() / width];
             for (place, (into, bytes)) in into.iter_mut().zip(bytes.chunks_exact(width)).enumerate() {
-                *into = decode(bytes);
-                if tensor.dtype == TorchDtype::F64 && into.is_infinite() {
-                    let value = f64::from_le_bytes(array(bytes));
-                    if value.is_finite() {
-                        return Err(Error::input(format!(
-                            "its element {} is {value:e}, beyond the largest f32, {:e}",
-                            first + place,
-                            f32::MAX
-                        ))
-                        .hint("the values are not those of a trained model: look at them with PyTorch"));
-                    }
-                }
+                *into = decode(bytes, first + place)?;
             }
             Ok(())
         })

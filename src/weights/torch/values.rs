@@ -2,8 +2,9 @@
 //!
 //! Values may be shared, and a list may contain itself: the ways through them visit each value once or take a budget.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
+
+use indexmap::IndexMap;
 
 use super::dtype::TorchDtype;
 
@@ -158,19 +159,9 @@ impl Pickle {
 
     /// The entries with text keys, as Python has them: a key that comes again keeps its place and takes the later value.
     #[must_use]
-    pub fn named(&self, node: PickleNode) -> Vec<(&str, PickleNode)> {
-        let mut named: Vec<(&str, PickleNode)> = Vec::new();
-        let mut places = HashMap::new();
-        for &(key, value) in self.entries(node) {
-            let Some(key) = self.text(key) else { continue };
-            let place = *places.entry(key).or_insert(named.len());
-            if place == named.len() {
-                named.push((key, value));
-            } else {
-                named[place].1 = value;
-            }
-        }
-        named
+    pub fn named(&self, node: PickleNode) -> IndexMap<&str, PickleNode> {
+        let named = |&(key, value): &(PickleNode, PickleNode)| Some((self.text(key)?, value));
+        self.entries(node).iter().filter_map(named).collect()
     }
 
     /// The elements of a list, tuple, set, or of an object with elements; empty for other values.

@@ -16,7 +16,7 @@ const FOLDER: &str = "archive";
 /// Storages begin at a multiple of it, as those of PyTorch do.
 const ALIGNMENT: u64 = 64;
 
-/// The version of the form, PyTorch's for files without code.
+/// The version of the format, PyTorch's for files without code.
 const VERSION: &[u8] = b"3\n";
 
 /// From this value on a number of 32 bits is written in 64.
@@ -103,7 +103,7 @@ impl TorchWriter {
         Self::with_limit(path, item, LIMIT)
     }
 
-    /// [`create`](Self::create) with another limit of numbers in 32 bits, for tests of the form for long files.
+    /// [`create`](Self::create) with another limit of numbers in 32 bits, for tests of the format of long files.
     pub(super) fn with_limit(path: &Path, item: &TorchItem, limit: u64) -> Result<Self> {
         let (pickle, storages) = pickle(item)?;
         let mut writer = Self {
@@ -125,17 +125,17 @@ impl TorchWriter {
     /// Appends elements of tensors of type [`TorchDtype::F32`], over the ends of tensors.
     ///
     /// # Errors
-    /// The environment's, such as a full disk; internal errors: more elements than the tensors have, or a tensor of another
-    /// type.
+    /// The environment's, such as a full disk; internal errors: more elements than the tensors have, a tensor of another type,
+    /// or one of which [`append_bytes`](Self::append_bytes) wrote a part of an element.
     pub fn append(&mut self, mut values: &[f32]) -> Result<()> {
         let mut buffer = Vec::with_capacity(4 * BLOCK.min(values.len()));
         while !values.is_empty() {
             match self.storages.get(self.current) {
-                Some((TorchDtype::F32, _)) => {}
+                Some((TorchDtype::F32, _)) if self.missing.is_multiple_of(4) => {}
                 other => {
                     return Err(Error::internal(format!(
-                        "f32 values for {other:?}, tensor {} of the file",
-                        self.current
+                        "f32 values for {other:?}, tensor {} of the file, which lacks {} bytes",
+                        self.current, self.missing
                     )));
                 }
             }

@@ -3,18 +3,24 @@
 use super::Unpickler;
 use crate::error::Result;
 use crate::weights::torch::dtype::{TorchDtype, is_storage};
-use crate::weights::torch::values::{PickleNode, PickleObject, PickleValue};
+use crate::weights::torch::values::{PickleNode, PickleObject, PickleValue, cut};
 
 /// Most dimensions of a tensor, PyTorch's own limit.
 const MOST_DIMENSIONS: usize = 64;
+
+/// The place of `metadata` among the arguments of `torch._utils._rebuild_tensor_v2` behind the strides.
+const METADATA: usize = 2;
+
+/// Bytes of a key of metadata that an error shows.
+const LONGEST_KEY: usize = 60;
 
 /// A global that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
     /// `collections.OrderedDict`.
     OrderedDict,
-    /// `torch._utils._rebuild_tensor(storage, offset, size, stride)`; `_v2` has further arguments, which say nothing of the
-    /// values.
+    /// `torch._utils._rebuild_tensor(storage, offset, size, stride)`; `_v2` has the further arguments `requires_grad`, `hooks`
+    /// and `metadata`, of which the last one may state that the values are negated or conjugated.
     RebuildTensor,
     /// `torch._utils._rebuild_parameter(data, requires_grad, hooks)`, and the same with a state: the data.
     RebuildParameter,
@@ -78,9 +84,7 @@ impl Unpickler<'_> {
                 state: None,
             }),
             (Some(Known::OrderedDict), &[pairs]) => self.ordered_dict(pairs),
-            (Some(Known::RebuildTensor), &[storage, offset, dims, strides, ..]) => {
-                self.tensor(storage, offset, dims, strides)
-            }
+            (Some(Known::RebuildTensor), [_, _, _, _, ..]) => self.tensor(&arguments),
             (Some(Known::RebuildParameter), &[data, ..]) => self.parameter(data),
             (Some(Known::RebuildFromType), &[function, _, inner, _]) => self.typed_tensor(function, inner),
             (Some(Known::Size), []) => self.make(PickleValue::Tuple(Box::default())),
@@ -154,13 +158,17 @@ impl Unpickler<'_> {
         }
     }
 
-    fn tensor(
-        &mut self,
-        storage: PickleNode,
-        offset: PickleNode,
-        dims: PickleNode,
-        strides: PickleNode,
-    ) -> Result<PickleNode> {
+    /// A tensor of the arguments storage, offset, dimensions, strides; of the further ones `metadata` is looked at.
+    fn tensor(&mut self, arguments: &[PickleNode]) -> Result<PickleNode> {
+        let &[storage, offset, dims, strides, ref further @ ..] = arguments else {
+            return Err(self.fault(&format!(
+                "calls `torch._utils._rebuild_tensor` with {} arguments",
+                arguments.len()
+            )));
+        };
+        if let Some(&metadata) = further.get(METADATA) {
+            self.check_metadata(metadata)?;
+        }
         if !matches!(self.value(storage), PickleValue::Storage { .. }) {
             return Err(self.fault("makes a tensor of something other than a storage"));
         }
@@ -181,6 +189,32 @@ impl Unpickler<'_> {
             dims,
             strides,
         })
+    }
+
+    /// Refuses metadata that change the values: PyTorch stores a negated or conjugated view as the values that it is a view
+    /// of, and `{"neg": True}` or `{"conj": True}`.
+    fn check_metadata(&self, metadata: PickleNode) -> Result<()> {
+        let is_off = |&(_, value): &(PickleNode, PickleNode)| {
+            matches!(self.value(value), PickleValue::Bool(false) | PickleValue::None)
+        };
+        let stated = match self.value(metadata) {
+            PickleValue::None => return Ok(()),
+            PickleValue::Dict { entries, .. } => match entries.iter().find(|entry| !is_off(entry)) {
+                None => return Ok(()),
+                Some(&(key, _)) => match self.value(key) {
+                    PickleValue::Text(key) => format!("the metadata `{}`", cut(key, LONGEST_KEY)),
+                    _ => "metadata without a name".to_owned(),
+                },
+            },
+            _ => "metadata that are not a dict".to_owned(),
+        };
+        Err(self
+            .fault(&format!(
+                "makes a tensor with {stated}: its values are not those of its storage"
+            ))
+            .replace_hint(
+                "load the file with PyTorch, replace each `tensor` by `tensor.resolve_neg().resolve_conj()`, and save it again",
+            ))
     }
 
     /// The length of a tuple of whole numbers from 0 on.
@@ -225,9 +259,9 @@ impl Unpickler<'_> {
         };
         match (rule, self.value(inner)) {
             (Some(Known::RebuildTensor), PickleValue::Tuple(arguments)) if arguments.len() >= 4 => {
-                let [storage, offset, dims, strides] =
-                    [arguments[0], arguments[1], arguments[2], arguments[3]];
-                self.tensor(storage, offset, dims, strides)
+                // As many as are looked at.
+                let arguments: Vec<_> = arguments.iter().copied().take(4 + METADATA + 1).collect();
+                self.tensor(&arguments)
             }
             (Some(Known::RebuildParameter), PickleValue::Tuple(arguments)) if !arguments.is_empty() => {
                 self.parameter(arguments[0])

@@ -30,7 +30,7 @@ fn torch_archive_lists_its_records() {
 }
 
 #[test]
-fn torch_files_of_other_forms_are_refused_by_name() {
+fn torch_files_of_other_formats_are_refused_by_name() {
     let mut tar = vec![0; 512];
     tar[257..262].copy_from_slice(b"ustar");
     let script = zip(&[("m/data.pkl", NONE), ("m/code/__torch__.py", b"")]);
@@ -40,16 +40,16 @@ fn torch_files_of_other_forms_are_refused_by_name() {
     for (bytes, expected) in [
         (
             &b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."[..],
-            "PyTorch's form before 1.6",
+            "the format of PyTorch before 1.6",
         ),
         (
             b"\x80\x04\x95\x0d\0\0\0\0\0\0\0\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.",
-            "PyTorch's form before 1.6",
+            "the format of PyTorch before 1.6",
         ),
-        (&tar, "a tar archive, PyTorch's form before 0.2"),
+        (&tar, "a tar archive, the format of PyTorch before 0.2"),
         (&script, "a TorchScript archive"),
         (&constants, "a TorchScript archive"),
-        (b"\x80\x02}.", "a bare pickle"),
+        (b"\x80\x02}.", "a pickle without an archive"),
         (
             b"version https://git-lfs.github.com/spec/v1\n",
             "a pointer of Git LFS",
@@ -60,7 +60,7 @@ fn torch_files_of_other_forms_are_refused_by_name() {
             &big,
             "its numbers have the byte order `big`, and `little` is read",
         ),
-        (&future, "its form has version `11\\n`, and 1 to 10 are read"),
+        (&future, "its format has version `11\\n`, and 1 to 10 are read"),
         (
             &zip(&[("x.npy", b"")]),
             "its record `x.npy` is not in the folder of the others",
@@ -76,7 +76,7 @@ fn torch_files_of_other_forms_are_refused_by_name() {
         assert!(text.contains(expected), "{text}");
     }
     let legacy = refused(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.");
-    assert!(legacy.contains("save it again with `torch.save("), "{legacy}");
+    assert!(legacy.contains("save it again: `torch.save("), "{legacy}");
 }
 
 #[test]
@@ -202,6 +202,17 @@ fn torch_archive_checks_the_crc_of_each_record_that_is_read() {
     );
     let damaged = with(&bytes, at(&bytes, b"cpu", 0), b"cqu");
     assert!(refused(&damaged).contains("record `data.pkl` is damaged"));
+}
+
+/// PyTorch writes 0 in its place after `torch.serialization.set_crc32_options(False)`.
+#[test]
+fn torch_archive_without_crcs_is_refused_as_such() {
+    let bytes = file(&tensor_pickle("FloatStorage", 1, 0, &[1], &[1]), &[&[7; 4]]);
+    let entry = at(&bytes, b"PK\x01\x02", 0);
+    assert_eq!(&bytes[entry + 46..][..10], b"a/data.pkl");
+    let text = refused(&with(&bytes, entry + 16, &[0; 4]));
+    assert!(text.contains("record `data.pkl` has no CRC-32"), "{text}");
+    assert!(text.contains("torch.save(torch.load("), "{text}");
 }
 
 #[test]

@@ -111,6 +111,37 @@ fn torch_tensor_with_impossible_arguments_is_refused() {
     );
 }
 
+/// A view that PyTorch has negated or conjugated without touching its values: the file has those of the view's base.
+#[test]
+fn torch_tensor_with_metadata_that_change_its_values_is_refused() {
+    let plain = tensor_pickle("FloatStorage", 2, 0, &[2], &[1]);
+    let bytes = counting(2);
+    let with = |metadata: &[u8]| {
+        let (arguments, end) = plain.split_at(plain.len() - 3);
+        assert_eq!(end, b"tR.");
+        floats(&file(&[arguments, metadata, end].concat(), &[&bytes]))
+    };
+    let empty = [
+        &b"N"[..],
+        b"}",
+        b"ccollections\nOrderedDict\n)R",
+        b"}X\x03\0\0\0neg\x89s",
+    ];
+    for metadata in empty {
+        assert_eq!(with(metadata), Ok(vec![0.0, 1.0]), "{}", metadata.escape_ascii());
+    }
+    for (metadata, expected) in [
+        (&b"}X\x03\0\0\0neg\x88s"[..], "the metadata `neg`"),
+        (b"}X\x03\0\0\0neg\x89sX\x04\0\0\0conj\x88s", "the metadata `conj`"),
+        (b"}K\x01\x88s", "metadata without a name"),
+        (b"]", "metadata that are not a dict"),
+    ] {
+        let text = with(metadata).unwrap_err();
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains("tensor.resolve_neg().resolve_conj()"), "{text}");
+    }
+}
+
 #[test]
 fn torch_storage_that_is_missing_or_of_another_length_is_refused() {
     let pickle = tensor_pickle("FloatStorage", 2, 0, &[1], &[1]);
@@ -385,5 +416,5 @@ fn torch_checkpoint_of_lightning_is_read_as_data() {
         Some(0.5)
     );
     let legacy = refused(include_bytes!("../../../../tests/it/golden/torch/legacy.pt"));
-    assert!(legacy.contains("PyTorch's form before 1.6"), "{legacy}");
+    assert!(legacy.contains("the format of PyTorch before 1.6"), "{legacy}");
 }

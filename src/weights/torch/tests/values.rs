@@ -19,7 +19,7 @@ fn pickle_values_are_found_by_their_keys() {
     assert_eq!(pickle.get_at(root, 4), None);
     let names: Vec<&str> = pickle.named(root).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["a", "z"]);
-    assert_eq!(pickle.named(root)[0].1, pickle.get(root, "a").unwrap());
+    assert_eq!(pickle.named(root)["a"], pickle.get(root, "a").unwrap());
     let first = pickle.entries(root)[0].1;
     let list = pickle.elements(pickle.get(first, "b").unwrap());
     assert_eq!(pickle.int(list[0]), Some(1));

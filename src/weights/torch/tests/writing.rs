@@ -168,6 +168,15 @@ fn torch_writer_takes_values_over_the_ends_of_tensors() {
 }
 
 #[test]
+fn torch_writer_refuses_values_within_an_element() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = TorchWriter::create(&folder.path().join("a.pt"), &small()).unwrap();
+    writer.append_bytes(&[0; 22]).unwrap();
+    let error = writer.append(&[1.0]).unwrap_err();
+    assert!(error.to_string().contains("which lacks 2 bytes"), "{error}");
+}
+
+#[test]
 fn torch_writer_that_is_dropped_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.pt");
