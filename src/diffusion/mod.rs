@@ -32,6 +32,8 @@ mod parameterization;
 mod posterior;
 mod quantity;
 mod schedule;
+#[cfg(any(test, feature = "testing"))]
+pub mod toy;
 
 pub use crate::manifest::Noise;
 pub use forward::{
@@ -41,5 +43,5 @@ pub use objective::{Draw, Given, Mdlm, Method, Objective, Passes, shift};
 pub use parameterization::Subs;
 pub use posterior::Posterior;
 pub use quantity::Quantity;
-#[cfg(test)]
-pub(crate) use schedule::EVERY_SCHEDULE;
+#[cfg(any(test, feature = "testing"))]
+pub use schedule::EVERY_SCHEDULE;

@@ -641,7 +641,7 @@ fn artifact_of(item: &Item) -> Option<Digest> {
 mod tests {
     use indexmap::IndexMap;
 
-    use super::super::record::tests::example;
+    use super::super::record::testing::example;
     use super::super::{InputOrigin, RunNote, RunStage};
     use super::*;
 
