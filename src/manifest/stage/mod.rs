@@ -1,7 +1,7 @@
 //! The stages of a manifest: one file per kind, with its settings and all that follows from them alone.
 //!
 //! A kind is a line in the table of [`stage_kinds!`] and the file of its settings, which implements [`StageSpec`]. What a
-//! stage does with its settings is in `crate::stages`, by the same names.
+//! stage does with its settings is in `mdlm::stages`, by the same names.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
