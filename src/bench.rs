@@ -497,6 +497,7 @@ fn shares(spent: &[Spent], seconds: f64) -> Vec<Operation> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shapes::SHAPES;
 
     #[test]
     fn quartiles_interpolate() {
@@ -508,7 +509,7 @@ mod tests {
     #[test]
     fn bench_measures_every_task() {
         let options = Options {
-            shape: Shape::find("nano").unwrap(),
+            shape: SHAPES.find("nano").unwrap(),
             objective: Objective::default(),
             device: Device::Cpu,
             precision: Precision::F32,

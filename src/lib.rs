@@ -9,17 +9,25 @@
 //!
 //! | layer | modules | purpose |
 //! |---|---|---|
-//! | 10 | `main` | the program: allocator, call, exit code |
-//! | 9 | `cli` | a part of the program, not of the library: `commands`, one file or folder each, which do not import each other; `args` and `render`, which they share |
-//! | 8 | [`executor`] | runs a plan: look up, lock, run, commit, emit events |
-//! | 7 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; measurements of time and memory |
-//! | 6 | [`stages`] | one file per stage kind: config + inputs → artifact |
-//! | 5 | [`train`], [`evaluate`], [`sample`], [`remote`] | the training loop, AdamW, EMA; bounds and perplexity; samplers; artifacts shared between machines |
-//! | 4 | [`system`], [`weights`] | the machine: GPUs, their locks and self-tests, variables, kept files; weights on disk |
-//! | 3 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objectives; the DiT and the plain transformer |
+//! | 13 | `main` | the program: allocator, call, exit code |
+//! | 12 | `cli` | a part of the program, not of the library: `commands`, one file or folder each, which do not import each other; `args` and `render`, which they share |
+//! | 11 | [`executor`] | runs a plan: look up, lock, run, commit, emit events |
+//! | 10 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; measurements of time and memory |
+//! | 9 | [`stages`] | one file per stage kind: config + inputs → artifact |
+//! | 8 | [`train`], [`evaluate`], [`sample`] | the training loop, AdamW, EMA; bounds and perplexity; samplers |
+//! | 7 | [`system`], [`weights`] | the machine: GPUs, their locks and self-tests, variables, kept files; weights on disk |
+//! | 6 | [`model`] | the DiT and the plain transformer |
+//! | 5 | [`shapes`] | the table of compiled shapes |
+//! | 4 | [`remote`] | artifacts shared between machines |
+//! | 3 | [`data`], [`diffusion`] | records → tokens → rows; schedules and objectives |
 //! | 2 | [`manifest`], [`store`], [`event`], [`kernels`] | the manifest as written; artifacts; events of a run; tensor operations |
 //! | 1 | [`disk`], [`numbers`] | durable names of files; numbers, sizes and intervals as texts |
-//! | 0 | [`error`], [`memory`], [`plural`], [`precision`], [`rng`], [`shapes`] | the one error type; the allocator's settings; counts with their nouns; the precisions of training; counter-based random streams; the table of compiled shapes |
+//! | 0 | [`error`], [`memory`], [`plural`], [`precision`], [`rng`], [`shape`], `testing` | the one error type; the allocator's settings; counts with their nouns; the precisions of training; counter-based random streams; the dimensions of a network; what tests share |
+//!
+//! Layers 0 to 4 are the crate `mdlm-base` (`base.rs`), so that a new line in the table of compiled shapes recompiles only
+//! the layers above them, which are the crate `mdlm`: from 5 to 11 its library, then its program. The base cannot name the
+//! table. What a manifest may say depends on it all the same; [`manifest::Manifest::load`] and
+//! [`schema`](manifest::schema()) take the table as an argument.
 //!
 //! # Invariants
 //!
@@ -40,29 +48,20 @@
 //! B rows of a batch, L tokens a row, R = B·L token rows, n masked positions, D width, H heads, N blocks, F = 4D hidden
 //! width, C conditioning width, V vocabulary.
 
+pub use mdlm_base::{
+    data, diffusion, disk, error, event, kernels, manifest, memory, numbers, plural, precision, remote, rng,
+    shape, store,
+};
+
 pub mod bench;
-pub mod data;
-pub mod diffusion;
-pub mod disk;
-pub mod error;
 pub mod evaluate;
-pub mod event;
 pub mod executor;
-pub mod kernels;
-pub mod manifest;
-pub mod memory;
 pub mod model;
-pub mod numbers;
 pub mod plan;
-pub mod plural;
-pub mod precision;
-pub mod remote;
 pub mod report;
-pub mod rng;
 pub mod sample;
 pub mod shapes;
 pub mod stages;
-pub mod store;
 pub mod system;
 pub mod train;
 pub mod weights;

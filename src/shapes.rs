@@ -1,9 +1,9 @@
 //! The compiled shapes: one line each, under the names that manifests use.
 //!
-//! The network is typed by these constants (see `model`), so a new shape is a new line here and a rebuild.
-//! This table is plain data, below `manifest`, because the JSON Schema's enum is generated from it.
+//! The network is typed by these constants (see `model`), so a new shape is a new line here and a rebuild, of this crate
+//! alone: the layers below are handed the table where they need it, as the JSON Schema's enum does.
 
-use std::fmt;
+pub use crate::shape::{Answered, Backbone, Shape, Shapes};
 
 /// Calls the macro `$with` once with every compiled shape.
 ///
@@ -26,97 +26,15 @@ macro_rules! with_compiled_shapes {
     };
 }
 
-/// The dimensions of a compiled shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Name in manifests.
-    pub name: &'static str,
-    /// V: vocabulary, the mask token included.
-    pub vocabulary: usize,
-    /// L: tokens a row.
-    pub length: usize,
-    /// D: width of the residual stream.
-    pub width: usize,
-    /// H: attention heads.
-    pub heads: usize,
-    /// N: blocks.
-    pub blocks: usize,
-    /// C: width of the conditioning vector.
-    pub conditioning: usize,
-}
-
-/// The network of a shape: what its blocks are made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Backbone {
-    /// The diffusion transformer: the noise level modulates every block and the final layer.
-    #[default]
-    Dit,
-    /// The plain transformer: the same dimensions without time input and without modulation, as an autoregressive model has
-    /// it.
-    Transformer,
-}
-
-impl Backbone {
-    /// Every backbone.
-    pub const ALL: [Self; 2] = [Self::Dit, Self::Transformer];
-}
-
-impl fmt::Display for Backbone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Dit => "DiT",
-            Self::Transformer => "plain transformer",
-        })
-    }
-}
-
-/// Which tokens of a training row the network answers for, in the pass that has most of them: memory is planned by it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Answered {
-    /// All.
-    All,
-    /// Those that are masked, at times that are spread evenly over a batch, row after row: half of all on average.
-    #[default]
-    Masked,
-    /// A share of each row, drawn at random: at most this one on average.
-    Share(f64),
-}
-
-impl Answered {
-    /// Their share of a batch's tokens on average.
-    #[must_use]
-    pub fn share(self) -> f64 {
-        match self {
-            Self::All => 1.0,
-            Self::Masked => 0.5,
-            Self::Share(share) => share,
-        }
-    }
-}
-
 macro_rules! table {
     ($($type:ident $name:literal V $v:literal L $l:literal D $d:literal H $h:literal N $n:literal C $c:literal;)*) => {
         /// Every compiled shape, in the order of the table above.
-        pub const SHAPES: &[Shape] = &[$(Shape {
+        pub const SHAPES: Shapes = Shapes(&[$(Shape {
             name: $name, vocabulary: $v, length: $l, width: $d, heads: $h, blocks: $n, conditioning: $c,
-        }),*];
+        }),*]);
     };
 }
 with_compiled_shapes!(table);
-
-impl Shape {
-    /// The compiled shape of that name.
-    #[must_use]
-    pub fn find(name: &str) -> Option<&'static Self> {
-        SHAPES.iter().find(|shape| shape.name == name)
-    }
-
-    /// Width of the MLP's hidden layer: F = 4 D (arXiv 2406.07524's MLP ratio).
-    #[must_use]
-    pub fn hidden(&self) -> usize {
-        4 * self.width
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -124,7 +42,7 @@ mod tests {
 
     #[test]
     fn heads_divide_the_width_and_names_are_unique() {
-        for shape in SHAPES {
+        for shape in SHAPES.iter() {
             assert_eq!(shape.width % (2 * shape.heads), 0, "{}", shape.name);
             assert_eq!(SHAPES.iter().filter(|s| s.name == shape.name).count(), 1);
         }

@@ -39,7 +39,7 @@ use mdlm::model::{
 };
 use mdlm::precision::Precision;
 use mdlm::rng::{Random, Stream};
-use mdlm::shapes::{Backbone, Shape};
+use mdlm::shapes::{Backbone, SHAPES, Shape};
 use mdlm::train::{
     CheckpointManager, Checkpoints, History, Hooks, TrainConfig, TrainProgress, Trainer, Validation,
 };
@@ -136,7 +136,7 @@ fn suite_passes_on_the_cuda_stub() {
 }
 
 fn shape(name: &str) -> &'static Shape {
-    Shape::find(name).expect("a compiled shape")
+    SHAPES.find(name).expect("a compiled shape")
 }
 
 fn weights(shape: &Shape) -> Vec<f32> {

@@ -10,6 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::commands::Cli;
 use mdlm::manifest::{Manifest, did_you_mean, stage_field};
 use mdlm::plan::named;
+use mdlm::shapes::SHAPES;
 
 /// Commands that do not exist, and what to use instead.
 const COMMANDS: &[(&[&str], &str)] = &[
@@ -428,7 +429,7 @@ fn stages(arguments: &[OsString]) -> Option<String> {
         .skip(2)
         .map(Path::new)
         .find(|path| path.is_file())?;
-    let loaded = Manifest::load(manifest, &[]).ok()?;
+    let loaded = Manifest::load(manifest, &[], SHAPES).ok()?;
     let mut names: Vec<&str> = loaded
         .manifest
         .stages

@@ -162,8 +162,10 @@ pub fn is_nought(number: &f64) -> bool {
     *number == 0.0
 }
 
+/// Whether a flag is not set: such a field is left out of JSON.
+#[must_use]
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-pub(crate) fn is_false(flag: &bool) -> bool {
+pub fn is_false(flag: &bool) -> bool {
     !*flag
 }
 

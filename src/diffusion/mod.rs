@@ -12,7 +12,7 @@
 //! | p_θ(x_s \| x_t) = q(x_s \| x_t, x_θ) (eq. 7) | [`Posterior::unmask_probability`]; D3PM's is [`Posterior::unmask_probability_beside_mask`] |
 //! | the discrete-time bound with its reconstruction term (eq. 5, eq. 6) | the ends in [`Masking::level_of_bound`](objective::Masking::level_of_bound) |
 //! | −α′_t / (1 − α_t), the weight of the continuous-time bound (eq. 10) | [`Noise::loss_weight`] |
-//! | the bound itself (eq. 10), one draw of it | [`Objective::noise_of_bound`]; [`crate::evaluate`] computes its mean and interval |
+//! | the bound itself (eq. 10), one draw of it | [`Objective::noise_of_bound`]; `mdlm::evaluate` computes its mean and interval |
 //! | the training loss, t = ε′ + (1 − ε′) u | [`Objective::noise`], [`Masking::time`](objective::Masking::time) |
 //! | low-discrepancy times (appendix C.3) | [`low_discrepancy_time`] |
 //!
@@ -32,6 +32,8 @@ mod parameterization;
 mod posterior;
 mod quantity;
 mod schedule;
+#[cfg(any(test, feature = "testing"))]
+pub mod toy;
 
 pub use crate::manifest::Noise;
 pub use forward::{
@@ -41,5 +43,5 @@ pub use objective::{Draw, Given, Mdlm, Method, Objective, Passes, shift};
 pub use parameterization::Subs;
 pub use posterior::Posterior;
 pub use quantity::Quantity;
-#[cfg(test)]
-pub(crate) use schedule::EVERY_SCHEDULE;
+#[cfg(any(test, feature = "testing"))]
+pub use schedule::EVERY_SCHEDULE;

@@ -73,8 +73,9 @@ impl Noise {
     }
 }
 
-#[cfg(test)]
-pub(crate) const EVERY_SCHEDULE: [Noise; 5] = [
+/// A schedule of each kind, for tests.
+#[cfg(any(test, feature = "testing"))]
+pub const EVERY_SCHEDULE: [Noise; 5] = [
     Noise::log_linear(1e-3),
     Noise::Cosine(NoiseEpsilon { epsilon: 1e-3 }),
     Noise::CosineSquared(NoiseEpsilon { epsilon: 1e-3 }),

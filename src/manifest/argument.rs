@@ -2,6 +2,18 @@
 
 use super::{Fault, Manifest, Objective, Stage};
 use crate::error::{Error, Result};
+use crate::shape::{Shape, Shapes};
+
+/// The shape of the train stage around an objective, which has a tokenizer of characters.
+const AROUND: Shapes = Shapes(&[Shape {
+    name: "around",
+    vocabulary: 512,
+    length: 32,
+    width: 64,
+    heads: 2,
+    blocks: 2,
+    conditioning: 32,
+}]);
 
 impl Objective {
     /// The objective that an argument of a command gives: the name of a kind, with its defaults, or an object as in a
@@ -21,11 +33,11 @@ impl Objective {
             "tokens": { "kind": "tokenize", "from": "text", "tokenizer": { "kind": "characters" } },
             "rows": { "kind": "pack", "from": "tokens", "length": 32 },
             "model": {
-                "kind": "train", "from": "rows", "shape": "nano", "steps": 1, "batch": 1, "warmup_steps": 0,
+                "kind": "train", "from": "rows", "shape": "around", "steps": 1, "batch": 1, "warmup_steps": 0,
             },
         } });
         let set = format!("{PLACE}={object}");
-        let found = Manifest::from_bytes("argument", around.to_string().into_bytes(), &[set]);
+        let found = Manifest::from_bytes("argument", around.to_string().into_bytes(), &[set], AROUND);
         let stage = found.map(|mut found| found.manifest.stages.shift_remove("model"));
         match stage {
             Ok(Some(Stage::Train(train))) => Ok(train.objective),

@@ -668,6 +668,7 @@ pub const CORPORA: &[Corpus] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::tests::EXAMPLES;
     use std::collections::BTreeSet;
 
     /// The names that manifests may use are a promise.
@@ -730,7 +731,7 @@ mod tests {
                         .replace(",\"range\":null", ""),
                 )
                 .unwrap();
-                if let Err(faults) = crate::manifest::Manifest::load(&path, &[]) {
+                if let Err(faults) = crate::manifest::Manifest::load(&path, &[], EXAMPLES) {
                     panic!("{} {}: {faults}", corpus.name, part.split.name());
                 }
                 for member in &resolved.read.members {

@@ -233,10 +233,11 @@ impl Objective {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl Objective {
     /// Each kind and variant, for tests.
-    pub(crate) fn every() -> Vec<Self> {
+    #[must_use]
+    pub fn every() -> Vec<Self> {
         let kinds = Self::every_kind();
         let variants = kinds
             .iter()
@@ -289,7 +290,8 @@ mod tests {
                 1
             );
         }
-        let schema = &super::super::schema()["properties"]["stages"]["additionalProperties"]["oneOf"];
+        let schema =
+            &super::super::schema::resolved()["properties"]["stages"]["additionalProperties"]["oneOf"];
         let train = schema
             .as_array()
             .unwrap()

@@ -186,6 +186,7 @@ mod tests {
     use serde_json::json;
 
     use crate::manifest::{Manifest, Objective, Stage};
+    use crate::shape::tests::EXAMPLES;
 
     /// A manifest with these settings of its train stage, as they are written and with `--set`.
     fn load(settings: &serde_json::Value, overrides: &[&str]) -> Result<Manifest, Vec<String>> {
@@ -199,7 +200,7 @@ mod tests {
             "m": stage,
         } });
         let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
-        let loaded = Manifest::from_bytes("p.json", manifest.to_string().into_bytes(), &overrides);
+        let loaded = Manifest::from_bytes("p.json", manifest.to_string().into_bytes(), &overrides, EXAMPLES);
         let hints = |faults: crate::manifest::Faults| {
             let hint = |fault: &crate::manifest::Fault| fault.hint.clone().unwrap_or_default();
             faults.list.iter().map(hint).collect()
@@ -335,7 +336,7 @@ mod tests {
             "s": stage,
         } });
         let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
-        match Manifest::from_bytes("p.json", manifest.to_string().into_bytes(), &overrides) {
+        match Manifest::from_bytes("p.json", manifest.to_string().into_bytes(), &overrides, EXAMPLES) {
             Ok(_) => vec![],
             Err(faults) => faults
                 .list

@@ -2,13 +2,16 @@
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use mdlm::manifest::Manifest;
+//! use mdlm_base::manifest::Manifest;
+//! use mdlm_base::shape::Shapes;
 //!
-//! let loaded = Manifest::load(Path::new("pipelines/quickstart.json"), &["stages.model.steps=200".into()])?;
+//! let compiled = Shapes(&[]); // of `mdlm`: `mdlm::shapes::SHAPES`
+//! let set = ["stages.model.steps=200".to_owned()];
+//! let loaded = Manifest::load(Path::new("pipelines/quickstart.json"), &set, compiled)?;
 //! for (name, stage) in &loaded.manifest.stages {
 //!     println!("{name}: {}", stage.kind().name());
 //! }
-//! # Ok::<(), mdlm::manifest::Faults>(())
+//! # Ok::<(), mdlm_base::manifest::Faults>(())
 //! ```
 //!
 //! The commands show [`Faults`] with the lines at fault (`cli::args::manifest::load`); [`Faults::into_error`] makes one
@@ -27,6 +30,7 @@ use super::reading::{STANDARD_INPUT, is_open_file};
 use super::span::Span;
 use super::sweep::{self, Sweeps};
 use super::{Manifest, Objective, Stage, kinds, number_hints, override_hints, schema_check, semantic};
+use crate::shape::Shapes;
 
 /// Largest file that is read as a manifest, in bytes: a thousand stages written out come to a third of it.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -46,6 +50,8 @@ pub struct Loaded {
     pub text: String,
     /// The `--set` arguments in order, each `PATH=VALUE`.
     pub overrides: Vec<String>,
+    /// The compiled shapes that it was checked with.
+    shapes: Shapes,
 }
 
 impl Loaded {
@@ -76,7 +82,7 @@ impl Loaded {
             name: "--set".to_owned(),
             text: argument.clone(),
         }));
-        let (checked, ..) = check(&self.text, &self.overrides);
+        let (checked, ..) = check(&self.text, &self.overrides, self.shapes);
         let span = |pointer: &str| {
             let tree = &checked.as_ref()?.written;
             // A field that a sweep sets is within its `matrix`: then the stage is the place.
@@ -95,7 +101,8 @@ impl Loaded {
 }
 
 impl Manifest {
-    /// Reads the file, applies the `--set` arguments, and checks everything that can be checked without data.
+    /// Reads the file, applies the `--set` arguments, and checks everything that can be checked without data. `shapes` are
+    /// those that the program is compiled for.
     ///
     /// An override is `PATH=VALUE`: names separated by dots (`stages.model.steps=200`, `stages.text.input.files.0=a.txt`),
     /// and a value that is JSON, or else a string. `null` removes a field, so that its default applies. Later
@@ -103,7 +110,7 @@ impl Manifest {
     ///
     /// # Errors
     /// [`Faults`] lists all faults at once, in the order of the text; a fault of an override points into its argument.
-    pub fn load(path: &Path, overrides: &[String]) -> Result<Loaded, Faults> {
+    pub fn load(path: &Path, overrides: &[String], shapes: Shapes) -> Result<Loaded, Faults> {
         let name = path.display().to_string();
         let bytes = read(path).map_err(|fault| {
             Faults::new(
@@ -115,7 +122,7 @@ impl Manifest {
                 0,
             )
         })?;
-        let mut loaded = Self::from_bytes(&name, bytes, overrides)?;
+        let mut loaded = Self::from_bytes(&name, bytes, overrides, shapes)?;
         path.clone_into(&mut loaded.path);
         Ok(loaded)
     }
@@ -124,7 +131,12 @@ impl Manifest {
     ///
     /// # Errors
     /// [`Faults`], as [`Manifest::load`] does.
-    pub fn from_bytes(name: &str, bytes: Vec<u8>, overrides: &[String]) -> Result<Loaded, Faults> {
+    pub fn from_bytes(
+        name: &str,
+        bytes: Vec<u8>,
+        overrides: &[String],
+        shapes: Shapes,
+    ) -> Result<Loaded, Faults> {
         let (text, encoding) = decode(bytes);
         let mut sources = vec![SourceText {
             name: name.to_owned(),
@@ -136,7 +148,7 @@ impl Manifest {
         }));
         let (checked, drafts, omitted) = match encoding {
             Some(fault) => (None, vec![fault], 0),
-            None => check(&sources[0].text, overrides),
+            None => check(&sources[0].text, overrides, shapes),
         };
         if !drafts.is_empty() {
             return Err(Faults::new(sources, drafts, omitted));
@@ -157,6 +169,7 @@ impl Manifest {
                 path: PathBuf::from(name),
                 text: sources.swap_remove(0).text,
                 overrides: overrides.to_vec(),
+                shapes,
             }),
             // The schema is generated from the types, and a property test holds that they agree.
             Err(error) => {
@@ -204,7 +217,7 @@ struct CheckedTree {
 }
 
 /// The tree, its faults, and how many were left out.
-fn check(text: &str, overrides: &[String]) -> (Option<CheckedTree>, Vec<Draft>, usize) {
+fn check(text: &str, overrides: &[String], shapes: Shapes) -> (Option<CheckedTree>, Vec<Draft>, usize) {
     if text.trim().is_empty() {
         let fault = Draft::new(Code::Empty, Span::default(), "", "the file is empty")
             .expected("a JSON object with `name`, `seed` and `stages`");
@@ -230,8 +243,8 @@ fn check(text: &str, overrides: &[String]) -> (Option<CheckedTree>, Vec<Draft>, 
     let mut plain = tree.clone();
     drafts.extend(take_descriptions(&mut plain));
     let mut expansion = sweep::expand(&plain);
-    let (mut found, omitted) = schema_check::check(&expansion.tree);
-    found.extend(semantic::check(&expansion.tree, &found));
+    let (mut found, omitted) = schema_check::check(&expansion.tree, shapes);
+    found.extend(semantic::check(&expansion.tree, &found, shapes));
     drafts.extend(expansion.bring_back(found));
     drafts.append(&mut expansion.faults);
     let checked = CheckedTree {
@@ -659,6 +672,7 @@ fn override_value(text: &str, start: usize, source: usize) -> Result<Node, Vec<D
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::tests::EXAMPLES;
 
     const SMALL: &str = r#"{
         "name": "small", "seed": 1,
@@ -673,7 +687,7 @@ mod tests {
 
     fn load(overrides: &[&str]) -> Result<Loaded, Faults> {
         let overrides: Vec<_> = overrides.iter().map(|&argument| argument.to_owned()).collect();
-        Manifest::from_bytes("small.json", SMALL.into(), &overrides)
+        Manifest::from_bytes("small.json", SMALL.into(), &overrides, EXAMPLES)
     }
 
     fn train(loaded: &Loaded) -> &super::super::Train {
@@ -696,7 +710,7 @@ mod tests {
         fs::write(folder.path().join("tiny.json"), SMALL).unwrap();
         fs::write(folder.path().join("data.json"), "[1, 2]").unwrap();
         fs::write(pipelines.join("lm.json"), SMALL).unwrap();
-        let faults = Manifest::load(&folder.path().join("nofile.json"), &[]).unwrap_err();
+        let faults = Manifest::load(&folder.path().join("nofile.json"), &[], EXAMPLES).unwrap_err();
         let fault = faults.to_string();
         assert!(fault.contains("hint: manifests found nearby: "), "{fault}");
         assert!(

@@ -33,7 +33,10 @@
 //! | `semantic/` | faults that no schema can state: those of references, and a call of each stage's check |
 //! | `fault.rs` | the fields of a fault |
 //!
-//! A `Manifest` is what was written. The plan (`crate::plan`) is what it means: a DAG with cache keys.
+//! Which shapes are compiled is no part of the types: whatever checks or describes a manifest takes them as
+//! [`Shapes`](crate::shape::Shapes).
+//!
+//! A `Manifest` is what was written. The plan (`mdlm::plan`) is what it means: a DAG with cache keys.
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;

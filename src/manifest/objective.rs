@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::published::is_default;
-use crate::shapes::{Answered, Backbone};
+use crate::shape::{Answered, Backbone};
 
 /// Smallest diffusion time drawn ("sampling_eps"); the authors' configuration.
 pub const DEFAULT_SAMPLING_EPSILON: f64 = 1e-3;

@@ -4,6 +4,48 @@ use serde_json::Value;
 
 use super::fault::{alternatives, shortened};
 use super::schema::resolved;
+use crate::shape::Shapes;
+
+/// The `format` of a field that names a compiled shape. Which these are is no part of the types: they are handed in.
+const COMPILED_SHAPE: &str = "compiled shape";
+
+/// The schema of a field that names a compiled shape.
+pub(super) fn shape_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "string", "format": COMPILED_SHAPE })
+}
+
+/// Whether a schema is that of a field that names a compiled shape.
+pub(super) fn is_shape(schema: &Value) -> bool {
+    schema["format"] == COMPILED_SHAPE
+}
+
+/// Writes the names of the compiled shapes into the schema of each field that takes one.
+pub(super) fn state_shapes(schema: &mut Value, shapes: Shapes) {
+    let is_field = is_shape(schema);
+    match schema {
+        Value::Object(field) if is_field => {
+            let names: Vec<_> = shapes.iter().map(|shape| shape.name).collect();
+            let sizes: Vec<_> = shapes
+                .iter()
+                .map(|s| {
+                    format!(
+                        "vocabulary {}, rows of {} tokens, width {}, {} heads, {} blocks, conditioning {}",
+                        s.vocabulary, s.length, s.width, s.heads, s.blocks, s.conditioning
+                    )
+                })
+                .collect();
+            field.shift_remove("format");
+            field.insert("enum".to_owned(), names.into());
+            // VS Code's: it shows them beside the names.
+            field.insert("enumDescriptions".to_owned(), sizes.into());
+        }
+        Value::Object(members) => members
+            .values_mut()
+            .for_each(|member| state_shapes(member, shapes)),
+        Value::Array(items) => items.iter_mut().for_each(|item| state_shapes(item, shapes)),
+        _ => {}
+    }
+}
 
 /// The schemas of the kinds of stages.
 pub(super) fn stage_schemas() -> impl Iterator<Item = &'static Value> {
@@ -48,7 +90,16 @@ pub(super) fn options(schema: &'static Value) -> Vec<&'static str> {
         .collect()
 }
 
-/// What a schema takes, in words.
+/// What a schema takes, in words, where the shapes are compiled.
+pub(super) fn describe_with(schema: &'static Value, shapes: Shapes) -> String {
+    if is_shape(schema) {
+        let names: Vec<_> = shapes.iter().map(|shape| shape.name).collect();
+        return one_of(&names);
+    }
+    describe(schema)
+}
+
+/// What a schema takes, in words, but for one that takes shapes.
 pub(super) fn describe(schema: &'static Value) -> String {
     let kinds = tags(schema);
     if !kinds.is_empty() {
@@ -56,11 +107,7 @@ pub(super) fn describe(schema: &'static Value) -> String {
     }
     let options = options(schema);
     if !options.is_empty() {
-        return format!(
-            "{}{}",
-            if options.len() > 1 { "one of " } else { "" },
-            alternatives(&options)
-        );
+        return one_of(&options);
     }
     if let Some(text) = schema["patternErrorMessage"].as_str() {
         return text.to_owned();
@@ -116,6 +163,12 @@ pub(super) fn describe(schema: &'static Value) -> String {
         ),
         _ => "a value".to_owned(),
     }
+}
+
+/// "one of `a` or `b`".
+fn one_of(options: &[&str]) -> String {
+    let which = if options.len() > 1 { "one of " } else { "" };
+    format!("{which}{}", alternatives(options))
 }
 
 /// A number as a person reads it: 1,048,576.

@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn heads_that_no_tile_divides_are_refused_on_a_gpu() {
-        for shape in SHAPES {
+        for shape in SHAPES.iter() {
             assert!(check_heads(shape).is_ok(), "{}", shape.name);
         }
         let odd = Shape {

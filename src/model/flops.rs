@@ -73,11 +73,12 @@ pub fn training(shape: &Shape, backbone: Backbone, asked: &BatchQueries<'_>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shapes::SHAPES;
 
     /// `nano` (V 512, L 32, D 64, H 2, N 2, C 32), counted by hand: D² = 4096.
     #[test]
     fn operations_of_nano_are_those_counted_by_hand() {
-        let nano = Shape::find("nano").unwrap();
+        let nano = SHAPES.find("nano").unwrap();
         let half: Vec<u32> = (0..32).step_by(2).collect();
         let asked = BatchQueries {
             rows: 1,
@@ -105,7 +106,7 @@ mod tests {
 
     #[test]
     fn operations_of_the_causal_transformer_are_those_counted_by_hand() {
-        let nano = Shape::find("nano").unwrap();
+        let nano = SHAPES.find("nano").unwrap();
         let all_but_the_last: Vec<u32> = (0..31).collect();
         let asked = BatchQueries {
             rows: 1,
@@ -124,7 +125,7 @@ mod tests {
     /// In the limit of many answered tokens the count is two operations a weight and token, as is usual, and attention's.
     #[test]
     fn operations_are_two_a_weight_where_all_tokens_are_answered() {
-        let shape = Shape::find("mini").unwrap();
+        let shape = SHAPES.find("mini").unwrap();
         let everywhere: Vec<u32> = (0..shape.length as u32).collect();
         let asked = BatchQueries {
             rows: 1,

@@ -122,7 +122,7 @@ mod tests {
             }
         }
         let of =
-            |name, batch| micro_batch(Shape::find(name).unwrap(), Backbone::Dit, Answered::Masked, batch);
+            |name, batch| micro_batch(SHAPES.find(name).unwrap(), Backbone::Dit, Answered::Masked, batch);
         assert_eq!(
             (of("nano", 512), of("mini", 512), of("lm1b-small", 512)),
             (64, 16, 8)
@@ -136,7 +136,7 @@ mod tests {
         // reference: small is about 92 M without V·D, medium about 322 M (the embedding and the output layer have
         // V·D each: the published count leaves both out).
         let without = |name: &str| {
-            let shape = Shape::find(name).unwrap();
+            let shape = SHAPES.find(name).unwrap();
             Footprint::of(shape, Backbone::Dit, Answered::Masked).parameters
                 - 2 * shape.vocabulary * shape.width
         };
@@ -146,7 +146,7 @@ mod tests {
         }
         // By hand, nano: embedding 32768, time 8224 + 1056, two blocks of 64 + 12288 + 4096 + 64 + 16640 + 16448 +
         // 12672, final 64 + 33280 + 4224.
-        let nano = Shape::find("nano").unwrap();
+        let nano = SHAPES.find("nano").unwrap();
         let parameters = |backbone| Footprint::of(nano, backbone, Answered::All).parameters;
         assert_eq!(parameters(Backbone::Dit), 204_160);
         // Without the time's, the modulations': 204160 - 8224 - 1056 - 2 · 12672 - 4224.

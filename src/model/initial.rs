@@ -70,10 +70,11 @@ pub fn initial(shape: &Shape, backbone: Backbone, seed: u64) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shapes::SHAPES;
 
     #[test]
     fn initial_weights_have_the_authors_distribution_and_depend_on_the_seed_alone() {
-        let shape = Shape::find("nano").unwrap();
+        let shape = SHAPES.find("nano").unwrap();
         for backbone in Backbone::ALL {
             have_the_authors_distribution(shape, backbone);
         }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{Dropout, VocabSupport};
 use crate::precision::Precision;
 use crate::rng::{Random, Stream};
-use crate::shapes::{Backbone, Shape};
+use crate::shapes::{Backbone, SHAPES};
 
 /// Rows of the batch.
 const ROWS: usize = 3;
@@ -20,7 +20,9 @@ const TOLERANCES: [(Precision, f64); 2] = [(Precision::F32, 1e-2), (Precision::B
 /// # Errors
 /// The device's results differ from the CPU's by more than the tolerance, or it fails.
 pub fn self_test(device: Device) -> Result<()> {
-    let shape = Shape::find("nano").ok_or_else(|| Error::internal("there is no shape `nano`"))?;
+    let shape = SHAPES
+        .find("nano")
+        .ok_or_else(|| Error::internal("there is no shape `nano`"))?;
     let backbone = Backbone::Dit;
     let weights = initial(shape, backbone, 1);
     // Of a fresh network most gradients are zero: those beyond the first gates too are to be seen.

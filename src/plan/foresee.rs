@@ -9,7 +9,7 @@ use crate::data::fetch;
 use crate::error::{Context as _, Result};
 use crate::event::Cancel;
 use crate::manifest::Stage;
-use crate::shapes::Shape;
+use crate::shapes::SHAPES;
 use crate::stages;
 use crate::stages::tokenize::{self, Room};
 use crate::store::Store;
@@ -59,7 +59,7 @@ impl Plan {
             (Stage::Checkpoint(config), Decision::Run { .. }) => &config.shape,
             _ => return None,
         };
-        let shape = Shape::find(shape)?;
+        let shape = SHAPES.find(shape)?;
         Some(Room {
             stage: stage.name.clone(),
             shape: shape.name,

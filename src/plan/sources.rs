@@ -116,7 +116,7 @@ impl OfKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::record::tests::example;
+    use crate::store::record::testing::example;
 
     /// However many stages are compared with them.
     #[test]

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicUsize;
 use super::*;
 use crate::data::fetch::tests::server::{Reply, Request, Server, file};
 use crate::store::Lookup;
-use crate::store::record::tests::example;
+use crate::store::record::testing::example;
 
 struct Fixture {
     folder: tempfile::TempDir,

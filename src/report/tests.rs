@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::chart::{Chart, ReferenceLine, Series};
 use super::*;
-use crate::store::record::tests::example;
+use crate::store::record::testing::example;
 use crate::store::{Digest, ExternalFile, Record};
 
 /// Ends attributes, elements, comments and the style sheet, and begins others, if it is not escaped.

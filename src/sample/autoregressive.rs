@@ -246,9 +246,9 @@ mod tests {
         use crate::model::dit::Nano;
         use crate::model::{CpuNetwork, CudaNetwork};
         use crate::rng::{Random, Stream};
-        use crate::shapes::{Backbone, Shape};
+        use crate::shapes::{Backbone, SHAPES};
 
-        let mut weights = crate::model::initial(Shape::find("nano").unwrap(), Backbone::Transformer, 3);
+        let mut weights = crate::model::initial(SHAPES.find("nano").unwrap(), Backbone::Transformer, 3);
         for (i, weight) in weights.iter_mut().enumerate() {
             *weight += 0.1 * (i as f32 * 78.233).sin();
         }

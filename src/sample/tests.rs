@@ -240,9 +240,9 @@ fn draws_on_cuda_are_those_of_the_cpu() {
     use crate::kernels::cuda::{Cuda, driver::DType, emulated::Emulated};
     use crate::model::dit::Nano;
     use crate::model::{CpuNetwork, CudaNetwork};
-    use crate::shapes::{Backbone, Shape};
+    use crate::shapes::{Backbone, SHAPES};
 
-    let mut weights = crate::model::initial(Shape::find("nano").unwrap(), Backbone::Dit, 3);
+    let mut weights = crate::model::initial(SHAPES.find("nano").unwrap(), Backbone::Dit, 3);
     for (i, weight) in weights.iter_mut().enumerate() {
         *weight += 0.1 * (i as f32 * 78.233).sin();
     }

@@ -20,7 +20,7 @@ use crate::model::{Parameter, parameters, total};
 use crate::numbers;
 use crate::plural::counted;
 use crate::precision::Precision;
-use crate::shapes::Shape;
+use crate::shapes::{SHAPES, Shape};
 use crate::stages::by_hand::{self, Sha256};
 use crate::stages::train::dimensions;
 use crate::stages::trained::{MODEL_INFO, ModelInfo, ModelOrigin};
@@ -48,7 +48,8 @@ impl Run for Checkpoint {
     fn run(&self, context: &Context<'_>) -> Result<StageOutput> {
         let input = context.input("tokenizer")?;
         let tokens = TokensInfo::open(input)?;
-        let shape = Shape::find(&self.shape)
+        let shape = SHAPES
+            .find(&self.shape)
             .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", self.shape)))?;
         let mut outcome = StageOutput::default();
         let mut downloads = None;
@@ -127,7 +128,7 @@ impl Run for Checkpoint {
 
     /// The shape by its dimensions too, as for a training; of a download its checksum, or its URL.
     fn state_contents(&self, config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
-        if let Some(shape) = Shape::find(&self.shape) {
+        if let Some(shape) = SHAPES.find(&self.shape) {
             config.insert("shape".to_owned(), Value::String(dimensions(shape)));
         }
         for field in ["sha256", "unpinned"] {
@@ -167,7 +168,7 @@ impl Run for Checkpoint {
 
     /// Two copies of the weights.
     fn memory(&self, _inputs: &[&Stage]) -> Option<u64> {
-        let shape = Shape::find(&self.shape)?;
+        let shape = SHAPES.find(&self.shape)?;
         let backbone = self.objective.unwrap_or_default().backbone();
         Some(8 * total(&parameters(shape, backbone)) as u64)
     }

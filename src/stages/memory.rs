@@ -3,7 +3,7 @@
 use crate::manifest::Stage;
 use crate::model::Device;
 use crate::model::footprint::{Footprint, TOKENS};
-use crate::shapes::Shape;
+use crate::shapes::{SHAPES, Shape};
 
 /// Token rows that evaluation and sampling put through a GPU at a time: every one of its multiprocessors has some tiles of
 /// each product to do.
@@ -28,7 +28,7 @@ pub(super) fn of_inference(inputs: &[&Stage]) -> Option<u64> {
         Stage::Checkpoint(checkpoint) => Some((&checkpoint.shape, checkpoint.objective.unwrap_or_default())),
         _ => None,
     })?;
-    let shape = Shape::find(shape)?;
+    let shape = SHAPES.find(shape)?;
     let (backbone, answered) = (objective.backbone(), objective.answered());
     let footprint = Footprint::of(shape, backbone, answered);
     let bytes = 8 * footprint.parameters + rows_at_a_time(shape, Device::Cpu) * footprint.training_per_row;
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn rows_at_a_time_are_more_on_a_gpu() {
-        for shape in SHAPES {
+        for shape in SHAPES.iter() {
             assert!(rows_at_a_time(shape, Device::Cpu) >= 1);
             assert!(rows_at_a_time(shape, Device::Cuda) > rows_at_a_time(shape, Device::Cpu));
         }

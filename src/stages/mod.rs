@@ -13,12 +13,13 @@ use crate::data::files::Piped;
 use crate::data::read::Consumed;
 use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, Progress, Sink};
+use crate::manifest::Stage;
 use crate::manifest::reading::RemoteFile;
-use crate::manifest::{Stage, with_settings};
 use crate::model::Device;
 use crate::store::checkpoints::Checkpoints;
 use crate::store::{Digest, ExternalFile};
 use by_hand::Sha256;
+use mdlm_base::with_settings;
 
 pub mod by_hand;
 pub mod checkpoint;

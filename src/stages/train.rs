@@ -30,7 +30,7 @@ use crate::model::{self, Learner, Network};
 use crate::numbers;
 use crate::plural::counted;
 use crate::rng::Stream;
-use crate::shapes::Shape;
+use crate::shapes::{SHAPES, Shape};
 use crate::stages::evaluate::MDLM;
 use crate::stages::trained::{MODEL_INFO, ModelInfo};
 use crate::stages::{Context, LeftBehind, Run, StageOutput, memory};
@@ -68,7 +68,8 @@ impl Run for Train {
         let input = context.input("from")?;
         let rows = Rows::open(input, Split::Train)?;
         let held_out = Rows::open(input, Split::Validation)?;
-        let shape = Shape::find(&self.shape)
+        let shape = SHAPES
+            .find(&self.shape)
             .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", self.shape)))?;
         check(self, shape, &rows)?;
         if held_out.is_empty() {
@@ -135,7 +136,7 @@ impl Run for Train {
 
     /// The shape by its dimensions too: a line of the registry may change under its name.
     fn state_contents(&self, config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
-        if let Some(shape) = Shape::find(&self.shape) {
+        if let Some(shape) = SHAPES.find(&self.shape) {
             config.insert("shape".to_owned(), Value::String(dimensions(shape)));
         }
         Ok(vec![])
@@ -162,7 +163,7 @@ impl Run for Train {
 
     /// What [`Footprint`] computes from its shape and micro-batch.
     fn memory(&self, _inputs: &[&Stage]) -> Option<u64> {
-        let shape = Shape::find(&self.shape)?;
+        let shape = SHAPES.find(&self.shape)?;
         let (backbone, answered) = (self.objective.backbone(), self.objective.answered());
         let footprint = Footprint::of(shape, backbone, answered);
         let rows = self

@@ -10,7 +10,7 @@ use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::manifest::{self, Weights};
 use crate::model::{self, Device, Network};
 use crate::precision::Precision;
-use crate::shapes::Shape;
+use crate::shapes::{SHAPES, Shape};
 use crate::stages::StageOutput;
 use crate::store::Digest;
 use crate::store::digest::hash_file;
@@ -97,7 +97,7 @@ impl ModelInfo {
     /// # Errors
     /// This binary was not compiled with it.
     pub fn shape(&self) -> Result<&'static Shape> {
-        Shape::find(&self.shape).ok_or_else(|| {
+        SHAPES.find(&self.shape).ok_or_else(|| {
             Error::input(format!("shape `{}` of the model is not compiled", self.shape))
                 .hint("`mdlm shapes` lists those that are")
         })

@@ -1,5 +1,5 @@
 //! Where resumable state lies, and how long it stays. What a state is, and which training may resume from which, is decided
-//! where it is written (`crate::train::checkpoint`).
+//! where it is written (`mdlm::train::checkpoint`).
 //!
 //! | place | what | stays until |
 //! |---|---|---|

@@ -196,7 +196,7 @@ fn sync_folders(folder: &Path) -> Result<()> {
 mod tests {
     use std::process::Command;
 
-    use super::super::record::tests::example;
+    use super::super::record::testing::example;
     use super::super::{Key, Lookup};
     use super::*;
 

@@ -13,7 +13,7 @@
 //! | quarantine | |
 //!
 //! From which checkpoints a training could resume is decided where the format of its state is known
-//! ([`crate::plan::resume`]): the store names the folders of states that stay ([`Store::kept_states`]), and is given the
+//! (`mdlm::plan::resume`): the store names the folders of states that stay ([`Store::kept_states`]), and is given the
 //! names of the groups that stay with them.
 //!
 //! Nothing is taken from a run. An artifact is deleted under its exclusive lock, which is not granted while a run has
@@ -641,7 +641,7 @@ fn artifact_of(item: &Item) -> Option<Digest> {
 mod tests {
     use indexmap::IndexMap;
 
-    use super::super::record::tests::example;
+    use super::super::record::testing::example;
     use super::super::{InputOrigin, RunNote, RunStage};
     use super::*;
 

@@ -127,7 +127,7 @@ fn is_young(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::example;
+    use super::super::record::testing::example;
     use super::*;
     use crate::error::Error;
     use std::time::SystemTime;

@@ -226,12 +226,16 @@ impl Record {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
+/// Records for tests.
+#[cfg(any(test, feature = "testing"))]
+pub mod testing {
+    use indexmap::IndexMap;
+    use serde_json::{Map, json};
+
     use super::*;
-    use serde_json::json;
 
     /// A record like any other, for the tests of the store.
+    #[must_use]
     pub fn example(seed: u64) -> Record {
         Record {
             key: Key {
@@ -269,6 +273,12 @@ pub(crate) mod tests {
             },
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::example;
+    use super::*;
 
     #[test]
     fn record_reads_back() {

@@ -447,7 +447,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::example;
+    use super::super::record::testing::example;
     use super::super::{Lookup, Record};
     use super::*;
 

@@ -46,9 +46,10 @@ pub fn flops_per_token(shape: &Shape, settings: &Objective) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shapes::SHAPES;
 
     fn cost(objective: &str) -> f64 {
-        let nano = Shape::find("nano").unwrap();
+        let nano = SHAPES.find("nano").unwrap();
         flops_per_token(nano, &Objective::from_argument(objective).unwrap())
     }
 

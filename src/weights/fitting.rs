@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn checkpoint_with_a_parameter_twice_is_refused() {
-        let shape = Shape::find("nano").unwrap();
+        let shape = SHAPES.find("nano").unwrap();
         let parameters = parameters(shape, Backbone::Dit);
         let mut tensors: Vec<_> = parameters
             .iter()

@@ -162,13 +162,14 @@ fn rounded(value: f64, place: usize) -> Result<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shapes::SHAPES;
     use proptest::prelude::*;
     use safetensors::Dtype;
     use std::collections::BTreeMap;
     use std::fs;
 
     fn nano() -> &'static Shape {
-        Shape::find("nano").unwrap()
+        SHAPES.find("nano").unwrap()
     }
 
     fn elements() -> usize {
@@ -307,7 +308,7 @@ mod tests {
         hint: `mdlm shapes` lists the compiled shapes
         ");
         let path = file_with(folder.path(), |tensors| {
-            *tensors = parameters(Shape::find("tiny").unwrap(), Backbone::Dit)
+            *tensors = parameters(SHAPES.find("tiny").unwrap(), Backbone::Dit)
                 .into_iter()
                 .map(|own| (own.name, own.dims))
                 .collect();
@@ -349,7 +350,7 @@ mod tests {
           the file holds a DiT (it has `sigma_map` and `adaLN_modulation`), expected a plain transformer
         hint: they fit a DiT of shape `nano`
         ");
-        write_of(Backbone::Transformer, Shape::find("tiny").unwrap());
+        write_of(Backbone::Transformer, SHAPES.find("tiny").unwrap());
         let text = refused(Backbone::Dit);
         assert!(
             text.ends_with("\nhint: they fit a plain transformer of shape `tiny`"),

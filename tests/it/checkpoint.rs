@@ -6,7 +6,7 @@ use std::process::Output;
 use std::sync::Arc;
 
 use mdlm::model::{initial, parameters};
-use mdlm::shapes::{Backbone, Shape};
+use mdlm::shapes::{Backbone, SHAPES, Shape};
 use mdlm::weights;
 use mdlm::weights::tensors::{Reader, Writer};
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use crate::tokenizers::{run_with_hub, succeeded};
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 fn nano() -> &'static Shape {
-    Shape::find("nano").unwrap()
+    SHAPES.find("nano").unwrap()
 }
 
 /// The configuration of `kuleshov-group/mdlm-owt` with the dimensions of `nano`.
@@ -195,7 +195,7 @@ fn checkpoint_published_is_imported_from_the_hub_evaluated_and_sampled() {
     assert_eq!(model["shape"], "owt-small");
     assert_eq!(manifest["stages"]["tokens"]["tokenizer"]["name"], "gpt2");
     // The authors' tokenizer with the mask appended, and rows of 1,024.
-    let owt = Shape::find("owt-small").unwrap();
+    let owt = SHAPES.find("owt-small").unwrap();
     assert_eq!((owt.vocabulary, owt.length), (50_258, 1_024));
 
     published(&project.path("published"));

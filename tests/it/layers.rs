@@ -7,7 +7,7 @@ use std::fs;
 mod graph;
 pub mod source;
 
-use graph::{circles, imports, is_above, shipped};
+use graph::{circles, declared, imports, is_above, shipped};
 use source::{Source, is_name, root, sources};
 
 /// Layer of every module, from the table in `lib.rs`.
@@ -40,7 +40,7 @@ fn layers_list_every_module() {
     for source in sources() {
         let module = module_of(&source.path);
         assert!(
-            module == "lib" || layers.contains_key(module),
+            ["base", "lib"].contains(&module) || layers.contains_key(module),
             "{module} is missing in the table of lib.rs: {layers:?}"
         );
     }
@@ -63,6 +63,27 @@ fn layers_import_only_from_lower_layers() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// A change of the table recompiles the crate that has it and no more.
+#[test]
+fn layers_of_the_base_are_those_below_the_table_of_shapes() {
+    let layers = layers();
+    let table = layers["shapes"];
+    let sources = sources();
+    let of = |root: &str| declared(sources.iter().find(|source| source.path == root).unwrap());
+    let (base, upper) = (of("base.rs"), of("lib.rs"));
+    assert!(base.iter().all(|module| layers[module] < table), "{base:?}");
+    assert!(upper.iter().all(|module| layers[module] >= table), "{upper:?}");
+    let listed = layers.values().filter(|layer| **layer < table).count();
+    // `testing` is compiled for tests alone.
+    assert_eq!(base.len(), listed - 1);
+    let of_base = |source: &&Source| base.iter().any(|module| module == module_of(&source.path));
+    for source in sources.iter().filter(of_base) {
+        for name in ["SHAPES", "with_compiled_shapes"] {
+            assert!(!source.has(&[name]), "{} names `{name}`", source.path);
+        }
+    }
 }
 
 /// What two commands need lies in `args` or `render`, or in a lower layer.
@@ -289,6 +310,12 @@ fn layers_reader_ignores_comments_literals_and_tests() {
     assert_eq!(
         tokens("struct S { #[cfg(test)] no: [u8; 2], a: u8 } #[cfg(test)] pub(crate) fn no<A, B>() { no } e"),
         "struct S { a : u8 } e"
+    );
+    assert_eq!(
+        tokens(
+            "#[cfg(all(any(test, feature = \"testing\"), unix))] mod no; f #[cfg(any(test, feature = \"testing\"))] fn no() {} g"
+        ),
+        "f g"
     );
     assert_eq!(
         tokens("#[cfg(unix)] fn a() {}"),

@@ -8,7 +8,7 @@ use mdlm::diffusion::objective::{self, Given};
 use mdlm::manifest::Objective;
 use mdlm::model::{self, Batch, Device};
 use mdlm::precision::Precision;
-use mdlm::shapes::{Backbone, Shape};
+use mdlm::shapes::{Backbone, SHAPES};
 use mdlm::weights::tensors::Reader;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -45,7 +45,7 @@ impl Case {
         let case = Self {
             folder: tempfile::tempdir().unwrap(),
         };
-        let nano = Shape::find("nano").unwrap();
+        let nano = SHAPES.find("nano").unwrap();
         for backbone in Backbone::ALL {
             let path = case.path(&format!("{backbone}.safetensors"));
             write_weights(&path, nano, backbone, &golden_weights(backbone));
@@ -506,7 +506,7 @@ fn losses_of_each_objective_match_those_of_pytorch() {
 /// For each parameter the golden file has the norm of its gradient, the product with [`golden_number`]s, and entries.
 #[test]
 fn gradients_of_each_objective_match_those_of_pytorch() {
-    let nano = Shape::find("nano").unwrap();
+    let nano = SHAPES.find("nano").unwrap();
     let mut golden = Golden::open();
     let mut kinds = Vec::new();
     for number in 0..golden.cases.len() {

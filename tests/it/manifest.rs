@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mdlm::manifest::{Code, Manifest};
+use mdlm::shapes::SHAPES;
 use serde_json::{Value, json};
 
 use crate::support::{mdlm, transcript};
@@ -42,7 +43,7 @@ fn manifests_shipped_are_valid_and_name_the_schema() {
         assert!(names.contains(&needed), "{needed} is not among {names:?}");
     }
     for (path, name) in files.iter().zip(&names) {
-        let loaded = Manifest::load(path, &[]).unwrap_or_else(|faults| panic!("{faults}"));
+        let loaded = Manifest::load(path, &[], SHAPES).unwrap_or_else(|faults| panic!("{faults}"));
         assert_eq!(loaded.manifest.name, **name, "a manifest is called like its file");
         let schema = loaded.manifest.schema.as_deref().expect("names its schema");
         assert!(loaded.base().join(schema).is_file(), "{name}: {schema}");
@@ -61,7 +62,7 @@ fn overrides_wrap_the_rows_of_lm1b() {
         "stages.rows.wrap=true".to_owned(),
         "stages.test-rows.wrap=true".to_owned(),
     ];
-    Manifest::load(&root().join("pipelines/lm1b.json"), &overrides).unwrap();
+    Manifest::load(&root().join("pipelines/lm1b.json"), &overrides, SHAPES).unwrap();
 }
 
 #[test]
@@ -241,15 +242,15 @@ fn manifest_larger_than_the_limit_is_refused_before_it_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("large.json");
     fs::write(&path, vec![b' '; 3 << 20]).unwrap();
-    let faults = Manifest::load(&path, &[]).unwrap_err();
+    let faults = Manifest::load(&path, &[], SHAPES).unwrap_err();
     assert_eq!(faults.list[0].code, Code::TooLarge);
     // A device, which may have no end, is not read.
     if Path::new("/dev/zero").exists() {
-        let faults = Manifest::load(Path::new("/dev/zero"), &[]).unwrap_err();
+        let faults = Manifest::load(Path::new("/dev/zero"), &[], SHAPES).unwrap_err();
         assert_eq!(faults.list[0].code, Code::Unreadable);
         assert_eq!(faults.list[0].message, "this is a device");
     }
-    let faults = Manifest::load(folder.path(), &[]).unwrap_err();
+    let faults = Manifest::load(folder.path(), &[], SHAPES).unwrap_err();
     assert_eq!(faults.list[0].code, Code::Unreadable);
 }
 
@@ -265,7 +266,7 @@ fn stages_in_a_long_chain_do_not_overflow_the_stack() {
         })
         .collect();
     let text = format!(r#"{{"name":"a","seed":1,"stages":{{{}}}}}"#, stages.join(","));
-    let faults = Manifest::from_bytes("chain.json", text.into_bytes(), &[]).unwrap_err();
+    let faults = Manifest::from_bytes("chain.json", text.into_bytes(), &[], SHAPES).unwrap_err();
     assert!(faults.list.iter().any(|fault| fault.code == Code::Cycle));
 }
 

@@ -12,7 +12,7 @@ use mdlm::event::Cancel;
 use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use mdlm::model::{self, Device};
 use mdlm::precision::Precision;
-use mdlm::shapes::{Backbone, Shape};
+use mdlm::shapes::{Backbone, SHAPES};
 use mdlm::train::{AdamW, CheckpointManager, StepBench, TrainConfig, Trainer};
 
 /// The system's allocator, with the bytes alive and the most there were.
@@ -91,7 +91,7 @@ fn child_trains() {
 }
 
 fn train() {
-    let shape = Shape::find("nano").unwrap();
+    let shape = SHAPES.find("nano").unwrap();
     let mask = shape.vocabulary as u32 - 1;
     let special = SpecialIds {
         bos: 0,

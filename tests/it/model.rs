@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use mdlm::shapes::{Backbone, Shape};
+use mdlm::shapes::{Backbone, SHAPES, Shape};
 use mdlm::weights::{self, tensors::Reader};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -96,7 +96,7 @@ struct Case {
 impl Case {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let nano = Shape::find("nano").unwrap();
+        let nano = SHAPES.find("nano").unwrap();
         let weights: Vec<f32> = (0..204_160).map(|i| (i as f32 * 0.37).sin() * 0.1).collect();
         let path = folder.path().join("weights.safetensors");
         write_weights(&path, nano, Backbone::Dit, &weights);
@@ -166,7 +166,7 @@ pub fn golden_number(at: usize) -> f64 {
 /// The golden weights: functions of their place, as `formula` in `tests/peers/torch_dit.py` states them.
 pub fn golden_weights(backbone: Backbone) -> Vec<f32> {
     let mut weights = Vec::new();
-    for parameter in mdlm::model::parameters(Shape::find("nano").unwrap(), backbone) {
+    for parameter in mdlm::model::parameters(SHAPES.find("nano").unwrap(), backbone) {
         for at in parameter.range() {
             let u = golden_number(at);
             let weight = match parameter.dims[..] {
@@ -187,7 +187,7 @@ pub fn golden_weights(backbone: Backbone) -> Vec<f32> {
 fn logits_match_those_of_pytorch() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/nano_logits.safetensors");
     let case = Case::new();
-    let nano = Shape::find("nano").unwrap();
+    let nano = SHAPES.find("nano").unwrap();
     let weights = golden_weights(Backbone::Dit);
     write_weights(&case.path("weights.safetensors"), nano, Backbone::Dit, &weights);
     std::fs::copy(&golden, case.path("input.safetensors")).unwrap();

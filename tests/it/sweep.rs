@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use mdlm::shapes::SHAPES;
 use serde_json::{Value, json};
 
 use crate::support::{Project, mdlm, transcript, untimed};
@@ -276,7 +277,7 @@ fn sweep_fault_points_at_the_value_of_the_instance() {
 
 #[test]
 fn schema_accepts_sweeps_and_refuses_broken_ones() {
-    let schema = jsonschema::draft202012::new(mdlm::manifest::schema()).unwrap();
+    let schema = jsonschema::draft202012::new(&mdlm::manifest::schema(SHAPES)).unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for entry in fs::read_dir(root.join("pipelines")).unwrap() {
         let path = entry.unwrap().path();
@@ -331,7 +332,7 @@ fn schema_accepts_sweeps_and_refuses_broken_ones() {
         // The program says the same.
         let bytes = manifest.to_string().into_bytes();
         assert!(
-            mdlm::manifest::Manifest::from_bytes("a.json", bytes, &[]).is_err(),
+            mdlm::manifest::Manifest::from_bytes("a.json", bytes, &[], SHAPES).is_err(),
             "{pointer}"
         );
     }

@@ -135,7 +135,8 @@ struct BenchReport<'a> {
 /// # Errors
 /// A micro-batch that does not divide the batch, out of memory, the interruption.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
-    let shape = Shape::find(&args.shape)
+    let shape = SHAPES
+        .find(&args.shape)
         .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", args.shape)))?;
     let all = [
         TaskName::Train,

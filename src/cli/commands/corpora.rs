@@ -362,7 +362,7 @@ mod tests {
                 let folder = tempfile::tempdir().unwrap();
                 let path = folder.path().join("x.json");
                 std::fs::write(&path, &manifest).unwrap();
-                if let Err(faults) = mdlm::manifest::Manifest::load(&path, &[]) {
+                if let Err(faults) = mdlm::manifest::Manifest::load(&path, &[], mdlm::shapes::SHAPES) {
                     panic!("{manifest}: {faults}");
                 }
             }

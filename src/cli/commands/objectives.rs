@@ -56,7 +56,8 @@ const ABSENT: &str = "Every objective but `ar` masks tokens. Absent on purpose: 
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let kinds = Objective::every_kind();
     let chosen = args.kind.as_deref().map(find).transpose()?;
-    let shape = Shape::find(&args.shape)
+    let shape = SHAPES
+        .find(&args.shape)
         .ok_or_else(|| Error::internal(format!("shape `{}` is not compiled", args.shape)))?;
     let mdlm = flops_per_token(shape, &Objective::default());
     let described = |objective: &Objective| ObjectiveDescription::of(objective, shape, mdlm);
@@ -382,7 +383,7 @@ mod tests {
     use mdlm::manifest::Manifest;
 
     fn described() -> Vec<ObjectiveDescription> {
-        let nano = Shape::find("nano").unwrap();
+        let nano = SHAPES.find("nano").unwrap();
         let mdlm = flops_per_token(nano, &Objective::default());
         let kinds = Objective::every_kind();
         kinds
@@ -443,7 +444,7 @@ mod tests {
                     \"rows\": {{ \"kind\": \"pack\", \"from\": \"tokens\", \"length\": 32 }},
                     \"model\": {{ \"kind\": \"train\", \"from\": \"rows\", \"shape\": \"nano\", \"steps\": 9000, {pasted} }} }} }}"
             );
-            let loaded = Manifest::from_bytes("x", manifest.clone().into_bytes(), &[]);
+            let loaded = Manifest::from_bytes("x", manifest.clone().into_bytes(), &[], SHAPES);
             let loaded = loaded.unwrap_or_else(|faults| panic!("{faults}\n{manifest}"));
             let manifest::Stage::Train(stage) = &loaded.manifest.stages["model"] else {
                 panic!("{manifest}");

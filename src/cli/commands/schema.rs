@@ -6,6 +6,7 @@ use crate::cli::render::terminal::Terminal;
 use mdlm::error::{Context, Error, Result};
 use mdlm::manifest::field_table::{REGENERATE_TABLE, TABLE_PATH, field_table};
 use mdlm::manifest::schema::{REGENERATE, SCHEMA_PATH, schema_text};
+use mdlm::shapes::SHAPES;
 
 /// What `mdlm schema --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -35,9 +36,9 @@ pub struct Args {
 /// The copy is stale or cannot be read; standard output cannot be written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let (text, usual, regenerate) = if args.markdown {
-        (field_table(), TABLE_PATH, REGENERATE_TABLE)
+        (field_table(SHAPES), TABLE_PATH, REGENERATE_TABLE)
     } else {
-        (schema_text(), SCHEMA_PATH, REGENERATE)
+        (schema_text(SHAPES), SCHEMA_PATH, REGENERATE)
     };
     let Some(path) = &args.check else {
         terminal.output(&text)?;

@@ -198,7 +198,12 @@ mod tests {
                         \"text\": {{ \"kind\": \"source\", \"input\": {{ \"kind\": \"files\", \"files\": [\"a\"] }} }},
                         \"tokens\"{snippet} }} }}"
                 );
-                let loaded = mdlm::manifest::Manifest::from_bytes("x", manifest.clone().into_bytes(), &[]);
+                let loaded = mdlm::manifest::Manifest::from_bytes(
+                    "x",
+                    manifest.clone().into_bytes(),
+                    &[],
+                    mdlm::shapes::SHAPES,
+                );
                 assert!(loaded.is_ok(), "{manifest}");
             }
         }

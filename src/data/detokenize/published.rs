@@ -207,10 +207,7 @@ mod tests {
     use super::*;
 
     /// What the authors' functions return for each text, by `tests/it/golden/detokenizers.py`.
-    const GOLDEN: &str = include_str!(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/it/golden/detokenizers.json"
-    ));
+    const GOLDEN: &str = include_str!("../../../tests/it/golden/detokenizers.json");
 
     #[test]
     fn published_rules_return_what_the_authors_functions_do() {

@@ -479,16 +479,12 @@ fn split_marks(chunk: &str) -> Vec<&str> {
 mod tests {
     use super::*;
     use crate::rng::Stream;
+    use crate::testing::repository;
     use proptest::prelude::*;
     use std::sync::LazyLock;
 
-    static NEWS: LazyLock<Grammar> = LazyLock::new(|| {
-        Grammar::open(Path::new(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/data/news.grammar"
-        )))
-        .unwrap()
-    });
+    static NEWS: LazyLock<Grammar> =
+        LazyLock::new(|| Grammar::open(&repository("data/news.grammar")).unwrap());
 
     fn family(seed: u64) -> Random {
         Random::new(seed, Stream::Synthetic)
@@ -731,7 +727,7 @@ rule intro w:who =
 
     #[test]
     fn briefs_have_the_stated_entropy_and_vocabulary() {
-        let briefs = Grammar::open(Path::new("data/briefs.grammar")).unwrap();
+        let briefs = Grammar::open(&repository("data/briefs.grammar")).unwrap();
         let entropy = briefs.entropy();
         // Every kind of brief fits a row of the shape `quickstart` with BOS and EOS, a word a token.
         assert!(entropy.most_words <= 30, "{entropy:?}");

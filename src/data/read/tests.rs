@@ -2,7 +2,6 @@
 //! `make.sh` says how.
 
 use std::io::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use ::arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -24,7 +23,7 @@ mod pieces;
 mod texts;
 
 fn golden(name: &str) -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/forms");
+    let folder = crate::testing::repository("tests/it/golden/forms");
     std::fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 

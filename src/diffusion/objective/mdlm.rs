@@ -221,10 +221,11 @@ impl Objective for Mdlm {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testing"))]
 impl Mdlm {
     /// The default objective with another schedule, for tests: masks below the last id, no time conditioning.
-    pub(crate) fn with_schedule(schedule: crate::diffusion::Noise, mask: u32, seed: u64) -> Self {
+    #[must_use]
+    pub fn with_schedule(schedule: crate::diffusion::Noise, mask: u32, seed: u64) -> Self {
         let mut mdlm = Self::new(&MdlmObjective::default(), mask, mask + 1, seed);
         mdlm.masking.forward.schedule = schedule;
         mdlm
@@ -236,8 +237,8 @@ mod tests {
     use super::super::tests::masked_loss;
     use super::super::{ROW_LEVEL, shift};
     use super::*;
+    use crate::diffusion::toy::Distribution;
     use crate::diffusion::{EVERY_SCHEDULE, Noise};
-    use crate::model::toy::Distribution;
     use crate::rng::{Random, Stream};
     use proptest::prelude::*;
     use rayon::prelude::*;

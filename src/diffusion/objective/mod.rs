@@ -239,7 +239,7 @@ pub fn shift(random: Random, draw: u64) -> f64 {
     random.uniform(draw, 0, ROW_LEVEL)
 }
 
-#[cfg(test)]
-pub(crate) mod settings;
+#[cfg(any(test, feature = "testing"))]
+pub mod settings;
 #[cfg(test)]
 mod tests;

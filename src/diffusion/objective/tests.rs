@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::diffusion::forward::{NoiseLevel, Score};
+use crate::diffusion::toy::Distribution;
 use crate::kernels::ReadoutRequest;
 use crate::manifest::{
     Bell, Clipped, D3pmObjective, MdlmObjective, MlmObjective, Noise, NoiseEpsilon, SeddObjective, Times,
     Weighting,
 };
-use crate::model::toy::Distribution;
 use crate::rng::Stream;
 
 /// A position's loss in f64, from the definitions at the head of [`crate::kernels::readout`]: p are the probabilities

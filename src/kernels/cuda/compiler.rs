@@ -155,7 +155,8 @@ mod tests {
 
     use super::*;
     use crate::kernels::Operation;
-    use crate::shapes::{SHAPES, Shape};
+    use crate::shape::Shape;
+    use crate::shape::tests::EXAMPLES;
 
     /// Every dimension that any kernel of a shape is compiled for. Of a width the widest is taken: registers are what may
     /// run out.
@@ -201,7 +202,7 @@ mod tests {
         }
         let mut wanted = Vec::new();
         let named = |shape: &&Shape| ["nano", "lm1b-small", "owt-medium"].contains(&shape.name);
-        for shape in SHAPES.iter().filter(named) {
+        for shape in EXAMPLES.iter().filter(named) {
             for operation in Operation::ALL {
                 for element in [DType::F32, DType::Bf16] {
                     for architecture in ["sm_80", "sm_90", "sm_90a", "sm_100"] {

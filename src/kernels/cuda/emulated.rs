@@ -9,7 +9,7 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -22,6 +22,7 @@ use super::driver::{
 };
 use crate::error::{Error, Kind, Result, Wrap as _};
 use crate::kernels::gemm::{Start, View, product};
+use crate::testing::repository;
 
 /// Buffers begin where the device's would: at multiples of this.
 const ALIGNMENT: usize = 256;
@@ -99,7 +100,7 @@ fn library(launch: &Launch) -> Result<Arc<Mutex<Option<Library>>>> {
     let entry = locked(&LIBRARIES).entry(name.clone()).or_default().clone();
     let mut library = locked(&entry);
     if library.is_none() {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/emulated");
+        let folder = repository("target/emulated");
         let path = folder.join(format!("{}-{}.so", launch.kernels.name, &name[..24]));
         if !path.exists() {
             compile(launch.kernels.source, &options, &path)?;

@@ -26,7 +26,7 @@ mod buffer_plan;
 pub mod compiler;
 pub mod device;
 pub mod driver;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(any(test, feature = "testing"), target_os = "linux"))]
 pub mod emulated;
 pub(super) mod launch;
 pub mod planning;

@@ -169,6 +169,7 @@ pub(in crate::manifest) fn published_estimator(pointer: &str, written: &str) -> 
 mod tests {
     use super::*;
     use crate::manifest::Manifest;
+    use crate::shape::tests::EXAMPLES;
 
     /// A manifest with these settings of its train stage.
     fn trained(settings: &Value, overrides: &[String]) -> Result<crate::manifest::Loaded, Vec<String>> {
@@ -183,7 +184,7 @@ mod tests {
             "rows": { "kind": "pack", "from": "tokens", "length": 32 },
             "model": train,
         } });
-        let loaded = Manifest::from_bytes("x", manifest.to_string().into_bytes(), overrides);
+        let loaded = Manifest::from_bytes("x", manifest.to_string().into_bytes(), overrides, EXAMPLES);
         loaded.map_err(|faults| {
             let hints = faults.list.into_iter().filter_map(|fault| fault.hint);
             hints.collect()
@@ -290,7 +291,7 @@ mod tests {
                 "bound": bound,
             } });
             let bytes = manifest.to_string().into_bytes();
-            let faults = Manifest::from_bytes("x.json", bytes, &[]).unwrap_err();
+            let faults = Manifest::from_bytes("x.json", bytes, &[], EXAMPLES).unwrap_err();
             faults.list[0].hint.clone().unwrap_or_default()
         };
         let mdlm = json!({ "kind": "mdlm" });

@@ -253,6 +253,7 @@ fn written_tokenizer(name: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::manifest::Manifest;
+    use crate::shape::tests::EXAMPLES;
 
     #[test]
     fn hint_for_a_tokenizers_name_is_an_object_that_a_manifest_takes() {
@@ -307,7 +308,7 @@ mod tests {
                     \"text\": {{ \"kind\": \"source\", \"input\": {{ \"kind\": \"files\", \"files\": [\"a\"] }} }},
                     \"tokens\": {{ \"kind\": \"tokenize\", \"from\": \"text\", \"tokenizer\": {object} }} }} }}"
             );
-            if let Err(faults) = Manifest::from_bytes("x", manifest.into_bytes(), &[]) {
+            if let Err(faults) = Manifest::from_bytes("x", manifest.into_bytes(), &[], EXAMPLES) {
                 panic!("{name}: {faults}");
             }
         }
@@ -329,7 +330,7 @@ mod tests {
             "text": { "kind": "source", "input": { "kind": "files", "files": ["a"] } },
             "tokens": { "kind": "tokenize", "from": "text", "tokenizer": tokenizer },
         } });
-        let faults = Manifest::from_bytes("x", manifest.to_string().into_bytes(), &[]).unwrap_err();
+        let faults = Manifest::from_bytes("x", manifest.to_string().into_bytes(), &[], EXAMPLES).unwrap_err();
         faults
             .list
             .iter()

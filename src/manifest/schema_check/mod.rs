@@ -19,10 +19,10 @@ use super::json::{Node, pointer_join};
 use super::kinds;
 use super::number_hints::{number_for, unfit};
 use super::schema::resolved;
-use super::schema_parts::{describe, number, options, tags};
+use super::schema_parts::{describe_with, is_shape, number, options, stage_schema, tags};
 use super::span::Span;
 use super::spelling;
-use crate::shapes::SHAPES;
+use crate::shape::Shapes;
 use misplaced::{in_files, in_format};
 use wrong_type::wrong_type;
 
@@ -40,7 +40,7 @@ fn kinds_elsewhere(pointer: &str, kind: &str) -> Option<String> {
 }
 
 /// What is wrong with the structure, and how many faults were left out.
-pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
+pub(super) fn check(tree: &Node, shapes: Shapes) -> (Vec<Draft>, usize) {
     let instance = tree.to_json();
     let Some(validator) = VALIDATOR.as_ref() else {
         // A test holds that the schema compiles.
@@ -57,6 +57,12 @@ pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
     for error in &errors {
         unfold(error, &instance, &mut findings);
     }
+    let unknown = unknown_shapes(&instance, shapes);
+    findings.extend(unknown.iter().map(|(path, schema)| Finding {
+        violation: Violation::UnknownShape,
+        path,
+        schema,
+    }));
     // A fault is reported once per place, however many instances of a sweep have it.
     if findings.len() > 1 {
         let mut seen = HashSet::new();
@@ -65,7 +71,7 @@ pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
             seen.insert((
                 place,
                 std::ptr::from_ref(finding.schema),
-                format!("{:?}", finding.kind),
+                format!("{:?}", finding.violation),
             ))
         });
     }
@@ -76,6 +82,7 @@ pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
 
     let mut wording = Wording {
         tree,
+        shapes,
         drafts: Vec::new(),
         missing: Vec::new(),
         renamed: HashSet::new(),
@@ -104,12 +111,33 @@ pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
     (drafts, omitted)
 }
 
-/// One finding of the validator.
+/// The fields that name a shape which is not compiled, with their schemas. The schema of the types takes any name.
+fn unknown_shapes(instance: &Value, shapes: Shapes) -> Vec<(String, &'static Value)> {
+    let stages = instance["stages"].as_object().into_iter().flatten();
+    let unknown = stages.filter_map(|(name, stage)| {
+        let shape = stage["shape"].as_str()?;
+        let schema = &stage_schema(stage["kind"].as_str()?)?["properties"]["shape"];
+        let path = pointer_join(&pointer_join("/stages", name), "shape");
+        (is_shape(schema) && shapes.find(shape).is_none()).then_some((path, schema))
+    });
+    unknown.collect()
+}
+
+/// What is wrong with a value.
+#[derive(Debug)]
+enum Violation<'e> {
+    /// A keyword of the schema failed.
+    Keyword(&'e Kind),
+    /// It is the name of no compiled shape.
+    UnknownShape,
+}
+
+/// One finding, most often of the validator.
 struct Finding<'e> {
-    kind: &'e Kind,
+    violation: Violation<'e>,
     /// JSON pointer of the value.
     path: &'e str,
-    /// The schema whose keyword failed.
+    /// The schema whose keyword failed, or that of the field.
     schema: &'static Value,
 }
 
@@ -139,7 +167,7 @@ fn unfold<'e>(error: &'e ValidationError<'_>, instance: &Value, out: &mut Vec<Fi
         return;
     }
     out.push(Finding {
-        kind: error.kind(),
+        violation: Violation::Keyword(error.kind()),
         path,
         schema,
     });
@@ -163,6 +191,7 @@ fn only_branch_of_its_type(schema: &Value, value: Option<&Value>) -> Option<usiz
 
 struct Wording<'t> {
     tree: &'t Node,
+    shapes: Shapes,
     drafts: Vec<Draft>,
     /// Missing fields, by the object's pointer and the field's name.
     missing: Vec<((String, String), Draft)>,
@@ -179,8 +208,18 @@ impl Wording<'_> {
         let Some(node) = self.tree.at(path) else { return };
         let json = node.to_json();
         let draft = |code, message: String| Draft::new(code, node.span, path, message).value(&json);
-        let expected = describe(finding.schema);
-        match finding.kind {
+        let expected = self.describe(finding.schema);
+        let keyword = match &finding.violation {
+            Violation::Keyword(keyword) => *keyword,
+            Violation::UnknownShape => {
+                let written = node.as_str().unwrap_or_default();
+                let message = format!("shape {} is not compiled", quoted(written));
+                let draft = draft(Code::UnknownShape, message);
+                self.drafts.push(unknown_shape(draft, written, self.shapes));
+                return;
+            }
+        };
+        match keyword {
             Kind::AdditionalProperties { unexpected } => {
                 self.omitted += unexpected.len().saturating_sub(MAX_FAULTS);
                 for key in unexpected.iter().take(MAX_FAULTS) {
@@ -229,16 +268,6 @@ impl Wording<'_> {
                         .push(wrong_type(self.tree, node, path, &json, &expected));
                     return;
                 };
-                if path.ends_with("/shape") {
-                    self.drafts.push(unknown_shape(
-                        draft(
-                            Code::UnknownShape,
-                            format!("shape {} is not compiled", quoted(written)),
-                        ),
-                        written,
-                    ));
-                    return;
-                }
                 let options = options(finding.schema);
                 let draft = draft(Code::InvalidValue, format!("unknown value {}", quoted(written)));
                 self.drafts.push(match suggestion(written, options) {
@@ -259,7 +288,7 @@ impl Wording<'_> {
             | Kind::Maximum { .. }
             | Kind::ExclusiveMinimum { .. }
             | Kind::ExclusiveMaximum { .. } => {
-                let low = matches!(finding.kind, Kind::Minimum { .. } | Kind::ExclusiveMinimum { .. });
+                let low = matches!(keyword, Kind::Minimum { .. } | Kind::ExclusiveMinimum { .. });
                 let size = if low { "small" } else { "large" };
                 let hint = (json == 0).then(|| continuous_time(self.tree, path));
                 self.drafts.push(
@@ -305,7 +334,7 @@ impl Wording<'_> {
                     return;
                 };
                 let Some(member) = node.member(name) else { return };
-                let expected = describe(finding.schema.get("propertyNames").unwrap_or(finding.schema));
+                let expected = self.describe(finding.schema.get("propertyNames").unwrap_or(finding.schema));
                 let message = format!("{} is not a valid stage name", quoted(name));
                 self.drafts.push(
                     Draft::new(
@@ -328,6 +357,11 @@ impl Wording<'_> {
         }
     }
 
+    /// What a schema takes, in words.
+    fn describe(&self, schema: &'static Value) -> String {
+        describe_with(schema, self.shapes)
+    }
+
     /// The fault of a truth value where a number belongs, with the number to write, or of a number in quotes that is out of
     /// range, with the range.
     fn wrong_number(&self, finding: &Finding<'_>, node: &Node, json: &Value) -> Option<Draft> {
@@ -340,7 +374,13 @@ impl Wording<'_> {
             Value::String(text) => unfit(text, finding.schema)?,
             _ => return None,
         };
-        let draft = wrong_type(self.tree, node, finding.path, json, &describe(finding.schema));
+        let draft = wrong_type(
+            self.tree,
+            node,
+            finding.path,
+            json,
+            &self.describe(finding.schema),
+        );
         is_number.then(|| draft.hint(hint))
     }
 
@@ -429,7 +469,7 @@ impl Wording<'_> {
                         format!(
                             "{}: {}",
                             quoted(field),
-                            describe(&finding.schema["properties"][field])
+                            self.describe(&finding.schema["properties"][field])
                         )
                     }
                     (None, []) => "no more fields".to_owned(),
@@ -450,7 +490,7 @@ impl Wording<'_> {
             format!(
                 "{}: {}",
                 quoted(name),
-                describe(&finding.schema["properties"][name])
+                self.describe(&finding.schema["properties"][name])
             )
         };
         let draft = Draft::new(
@@ -501,8 +541,8 @@ fn handle(tree: &Node, pointer: &str) -> Span {
 }
 
 /// The way out where a shape is not compiled: another one, or the line to add.
-fn unknown_shape(draft: Draft, written: &str) -> Draft {
-    let names: Vec<_> = SHAPES.iter().map(|shape| shape.name).collect();
+fn unknown_shape(draft: Draft, written: &str, shapes: Shapes) -> Draft {
+    let names: Vec<_> = shapes.iter().map(|shape| shape.name).collect();
     let draft = draft.expected(format!("a compiled shape: {}", alternatives(&names)));
     if let Some(hint) = suggestion(written, names) {
         return draft.hint(hint);

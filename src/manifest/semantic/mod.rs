@@ -11,10 +11,11 @@ use super::fault::Draft;
 use super::json::{Node, pointer_join};
 use super::stage::check::{StageEntry, Stages};
 use super::{Stage, StageKind};
+use crate::shape::Shapes;
 use references::{cycles, references};
 
 /// The semantic faults of a manifest, given its structural faults.
-pub(super) fn check(tree: &Node, structural: &[Draft]) -> Vec<Draft> {
+pub(super) fn check(tree: &Node, structural: &[Draft], shapes: Shapes) -> Vec<Draft> {
     let Some(stages) = tree.member("stages") else {
         return Vec::new();
     };
@@ -53,10 +54,10 @@ pub(super) fn check(tree: &Node, structural: &[Draft]) -> Vec<Draft> {
             (member.key.as_str(), entry)
         })
         .collect();
-    let stages = Stages(entries);
+    let stages = Stages { entries, shapes };
     let mut faults = references(&stages);
     faults.extend(cycles(&stages));
-    for entry in stages.0.values() {
+    for entry in stages.entries.values() {
         if let Some(stage) = &entry.stage {
             stage.check(&stages, entry, &mut faults);
         }
@@ -74,11 +75,11 @@ mod tests {
     use crate::manifest::Manifest;
     use crate::manifest::json::parse;
     use crate::manifest::span::Span;
-    use crate::shapes::Shape;
+    use crate::shape::tests::EXAMPLES;
 
     /// The faults of a pipeline that evaluates rows of `tests` with a model of rows of `tokens`, as one text.
     fn faults(shape: &str, tokens: serde_json::Value, tests: serde_json::Value) -> String {
-        let length = Shape::find(shape).unwrap().length;
+        let length = EXAMPLES.find(shape).unwrap().length;
         let rows =
             |tokens: &str| json!({ "kind": "pack", "from": tokens, "length": length, "validation": 0.1 });
         let tokenize = |tokenizer| json!({ "kind": "tokenize", "from": "text", "tokenizer": tokenizer });
@@ -89,7 +90,7 @@ mod tests {
             "model": { "kind": "train", "from": "rows", "shape": shape, "steps": 9000 },
             "bound": { "kind": "evaluate", "model": "model", "data": "test-rows" },
         } });
-        match Manifest::from_bytes("x.json", manifest.to_string().into_bytes(), &[]) {
+        match Manifest::from_bytes("x.json", manifest.to_string().into_bytes(), &[], EXAMPLES) {
             Ok(_) => String::new(),
             Err(faults) => faults.to_string(),
         }
@@ -133,7 +134,7 @@ mod tests {
             let input = json!({ "kind": "files", "files": ["a.jsonl"], "read": read });
             let stages = json!({ "text": { "kind": "source", "input": input } });
             let manifest = json!({ "name": "x", "seed": 1, "stages": stages }).to_string();
-            let faults = Manifest::from_bytes("x.json", manifest.into_bytes(), &[]).unwrap_err();
+            let faults = Manifest::from_bytes("x.json", manifest.into_bytes(), &[], EXAMPLES).unwrap_err();
             assert_eq!(faults.list[0].hint.as_deref(), Some(hint), "{field}: {faults}");
         }
     }

@@ -33,19 +33,21 @@ fn a_stage_of(kinds: &[StageKind]) -> String {
 /// Unknown stages, stages of the wrong kind, stages that name themselves.
 pub(super) fn references(stages: &Stages<'_>) -> Vec<Draft> {
     let mut faults = Vec::new();
-    let names: HashSet<&str> = stages.0.keys().map(|name| written(name)).collect();
-    for (name, entry) in &stages.0 {
+    let names: HashSet<&str> = stages.entries.keys().map(|name| written(name)).collect();
+    for (name, entry) in &stages.entries {
         for (field, span, target, expects) in entry.references() {
             let is_right = |found: &StageEntry<'_>| found.kind.is_none_or(|kind| expects.contains(&kind));
             // The rest words a fault and looks at all stages; no more faults are worded than are reported.
-            if target != *name && stages.0.get(target).is_some_and(is_right) || faults.len() >= MAX_FAULTS {
+            if target != *name && stages.entries.get(target).is_some_and(is_right)
+                || faults.len() >= MAX_FAULTS
+            {
                 continue;
             }
             // A swept stage is one candidate, unless the target names an instance of it.
             let swept = target.split_once(SIGN).map(|(stage, _)| stage);
             let of_sweep = swept.filter(|stage| names.contains(stage));
             let mut candidates: Vec<&str> = stages
-                .0
+                .entries
                 .iter()
                 .filter(|(other, entry)| {
                     entry.kind.is_some_and(|kind| expects.contains(&kind)) && *other != name
@@ -85,8 +87,8 @@ pub(super) fn references(stages: &Stages<'_>) -> Vec<Draft> {
                 faults.push(draft(Code::Cycle, format!("{} consumes itself", quoted(name))));
                 continue;
             }
-            let Some(found) = stages.0.get(target) else {
-                let others = stages.0.keys().map(|name| written(name));
+            let Some(found) = stages.entries.get(target) else {
+                let others = stages.entries.keys().map(|name| written(name));
                 let hint =
                     suggestion(target, candidates.iter().copied()).or_else(|| suggestion(target, others));
                 faults.push(
@@ -108,7 +110,7 @@ pub(super) fn references(stages: &Stages<'_>) -> Vec<Draft> {
                 quoted(target),
                 a_stage(kind)
             );
-            let between = stages.0.iter().find(|(other, entry)| {
+            let between = stages.entries.iter().find(|(other, entry)| {
                 entry.kind.is_some_and(|kind| expects.contains(&kind))
                     && entry.references().iter().any(|(_, _, of, _)| *of == target)
                     && *other != name
@@ -136,7 +138,7 @@ pub(super) fn references(stages: &Stages<'_>) -> Vec<Draft> {
 pub(super) fn cycles(stages: &Stages<'_>) -> Vec<Draft> {
     let mut faults = Vec::new();
     let edges: Vec<Vec<(usize, Span, String)>> = stages
-        .0
+        .entries
         .iter()
         .map(|(name, entry)| {
             entry
@@ -145,7 +147,7 @@ pub(super) fn cycles(stages: &Stages<'_>) -> Vec<Draft> {
                 .filter(|(_, _, target, _)| target != name)
                 .filter_map(|(field, span, target, _)| {
                     Some((
-                        stages.0.get_index_of(target)?,
+                        stages.entries.get_index_of(target)?,
                         span,
                         format!("{}/{field}", entry.pointer),
                     ))
@@ -187,7 +189,7 @@ fn cycle(
     path: &[(usize, usize)],
     edges: &[Vec<(usize, Span, String)>],
 ) -> Option<Draft> {
-    let name = |stage: usize| stages.0.get_index(stage).map_or("", |(name, _)| *name);
+    let name = |stage: usize| stages.entries.get_index(stage).map_or("", |(name, _)| *name);
     // Begin with the stage that is written first.
     let first = path
         .iter()

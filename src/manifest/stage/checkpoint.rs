@@ -8,12 +8,12 @@ use super::check::objective::check_objective;
 use super::check::{StageEntry, Stages};
 use super::evaluate::Weights;
 use super::tokenize::is_false;
-use super::train::{shape_names, stated_vocabulary};
+use super::train::stated_vocabulary;
 use super::{FileReference, ReferenceField, StageKind, StageSpec};
 use crate::manifest::Objective;
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
 use crate::manifest::reading::{RemoteFile, SHA256, URL};
-use crate::shapes::{SHAPES, Shape};
+use crate::manifest::schema_parts::shape_schema;
 
 /// Bytes of a JSON file of a repository, at most: an index of very many tensors has some 10 MB.
 const MOST_JSON_BYTES: u64 = 64 << 20;
@@ -45,7 +45,7 @@ pub struct Checkpoint {
     pub path: Option<String>,
     /// Compiled shape of the network; `mdlm shapes` lists them, and `mdlm checkpoint FILE` shows which one fits. To add a
     /// shape, add a line to `src/shapes.rs` and rebuild.
-    #[schemars(schema_with = "shape_names")]
+    #[schemars(schema_with = "shape_schema")]
     pub shape: String,
     /// Name of the tokenize stage whose tokenizer made the tokens that the model was trained on.
     pub tokenizer: String,
@@ -199,8 +199,10 @@ impl Checkpoint {
 
     /// The tokenizer must not have more tokens than the shape, where its size is known without data.
     fn check_vocabulary(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
-        let (Some(shape), Some(origin)) = (Shape::find(&self.shape), stages.tokenizer_of(&self.tokenizer))
-        else {
+        let (Some(shape), Some(origin)) = (
+            stages.shapes.find(&self.shape),
+            stages.tokenizer_of(&self.tokenizer),
+        ) else {
             return;
         };
         let (Some(tokens), Some((size, field, how))) = (
@@ -212,7 +214,8 @@ impl Checkpoint {
         if size <= shape.vocabulary {
             return;
         }
-        let large: Vec<_> = SHAPES
+        let large: Vec<_> = stages
+            .shapes
             .iter()
             .filter(|shape| shape.vocabulary >= size)
             .map(|shape| shape.name)
@@ -240,7 +243,7 @@ impl StageSpec for Checkpoint {
         expects: &[StageKind::Tokenize],
         stage: |checkpoint| Some(&checkpoint.tokenizer),
     }];
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     const SMALLEST: (&'static str, &'static str) = (
         r#"{ "kind": "checkpoint", "file": "a.safetensors", "shape": "nano", "tokenizer": "a" }"#,
         "shape",
@@ -274,6 +277,7 @@ mod tests {
 
     use super::*;
     use crate::manifest::Manifest;
+    use crate::shape::tests::EXAMPLES;
 
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -329,7 +333,7 @@ mod tests {
             "bound": { "kind": "evaluate", "model": "model", "data": "rows" },
             "texts": { "kind": "sample", "model": "model", "count": 1 },
         } });
-        match Manifest::from_bytes("x.json", manifest.to_string().into_bytes(), &[]) {
+        match Manifest::from_bytes("x.json", manifest.to_string().into_bytes(), &[], EXAMPLES) {
             Ok(_) => vec![],
             Err(faults) => {
                 let text =

@@ -1,5 +1,6 @@
 //! The compare stage: which stages it compares, and which metric orders its table.
 
+use std::cmp::Ordering;
 use std::sync::LazyLock;
 
 use schemars::JsonSchema;
@@ -82,6 +83,90 @@ pub enum Metric {
     Grammatical,
 }
 
+/// The metrics, in the order of their columns; by default the first of these that some row has orders a table.
+pub const METRICS_IN_ORDER: [Metric; 6] = [
+    Metric::BitsPerByte,
+    Metric::BitsPerByteNormalized,
+    Metric::Perplexity,
+    Metric::NatsPerToken,
+    Metric::PseudoPerplexity,
+    Metric::Grammatical,
+];
+
+impl Metric {
+    /// Its name in manifests, files and tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BitsPerByte => "bits_per_byte",
+            Self::BitsPerByteNormalized => "bits_per_byte_normalized",
+            Self::NatsPerToken => "nats_per_token",
+            Self::Perplexity => "perplexity",
+            Self::PseudoPerplexity => "pseudo_perplexity",
+            Self::Grammatical => "grammatical",
+        }
+    }
+
+    /// The metric of that name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        METRICS_IN_ORDER.into_iter().find(|metric| metric.name() == name)
+    }
+
+    /// Bits per byte, of text or of normalized text.
+    #[must_use]
+    pub fn bits_per_byte(normalized: bool) -> Self {
+        if normalized {
+            Self::BitsPerByteNormalized
+        } else {
+            Self::BitsPerByte
+        }
+    }
+
+    /// Whether more of it is better.
+    #[must_use]
+    pub fn rises(self) -> bool {
+        self == Self::Grammatical
+    }
+
+    /// The value that a table begins with, in words: `lowest perplexity`.
+    #[must_use]
+    pub fn lead(self) -> String {
+        format!(
+            "{} {}",
+            if self.rises() { "highest" } else { "lowest" },
+            self.name()
+        )
+    }
+
+    /// Whether it is of a model's likelihood of held-out text, and not of its samples.
+    #[must_use]
+    pub fn is_of_text(self) -> bool {
+        self != Self::Grammatical
+    }
+
+    /// Whether what a counted token is changes it.
+    #[must_use]
+    pub fn is_per_token(self) -> bool {
+        matches!(
+            self,
+            Self::NatsPerToken | Self::Perplexity | Self::PseudoPerplexity
+        )
+    }
+
+    /// The order of two values, the better first and none last.
+    #[must_use]
+    pub fn order(self, a: Option<f64>, b: Option<f64>) -> Ordering {
+        match (a, b) {
+            (Some(a), Some(b)) if self.rises() => b.total_cmp(&a),
+            (Some(a), Some(b)) => a.total_cmp(&b),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => Ordering::Equal,
+        }
+    }
+}
+
 /// The kinds of stages that can be compared.
 pub const COMPARABLE: &[StageKind] = &[StageKind::Evaluate, StageKind::Sample, StageKind::Train];
 
@@ -94,7 +179,7 @@ pub(in crate::manifest) fn compared_role(index: usize) -> Option<&'static str> {
 
 impl StageSpec for Compare {
     const COLLECTS: Option<(&'static str, &'static [StageKind])> = Some(("of", COMPARABLE));
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     const SMALLEST: (&'static str, &'static str) = (r#"{ "kind": "compare", "of": [] }"#, "of");
 
     fn references(&self) -> Vec<Reference<'_>> {
@@ -107,5 +192,20 @@ impl StageSpec for Compare {
             })
         })
         .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn names_of_metrics_are_those_of_manifests() {
+        for metric in METRICS_IN_ORDER {
+            assert_eq!(json!(metric), metric.name());
+            assert_eq!(Metric::find(metric.name()), Some(metric));
+        }
     }
 }

@@ -11,7 +11,6 @@ use crate::manifest::fault::{Code, Draft, quoted};
 use crate::manifest::published::{self, BoundEnds};
 use crate::manifest::{Estimator, Objective};
 use crate::plural::counted;
-use crate::shapes::Shape;
 
 /// Computes the perplexity of a model on packed rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -106,7 +105,7 @@ impl StageSpec for Evaluate {
     ];
     const COMPUTES_NETWORK: bool = true;
     const MEASURES_MODEL: bool = true;
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     const SMALLEST: (&'static str, &'static str) = (
         r#"{ "kind": "evaluate", "model": "a", "data": "b" }"#,
         "draws estimator split weights",
@@ -155,7 +154,7 @@ impl StageSpec for Evaluate {
                 );
             }
         }
-        if let Some(shape) = model.as_ref().and_then(|model| Shape::find(model.shape)) {
+        if let Some(shape) = model.as_ref().and_then(|model| stages.shapes.find(model.shape)) {
             let fault = |length: u32| {
                 let message = format!(
                     "{} packs rows of {}, but the model {} has rows of {}",

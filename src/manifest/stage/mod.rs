@@ -1,7 +1,7 @@
 //! The stages of a manifest: one file per kind, with its settings and all that follows from them alone.
 //!
 //! A kind is a line in the table of [`stage_kinds!`] and the file of its settings, which implements [`StageSpec`]. What a
-//! stage does with its settings is in `crate::stages`, by the same names.
+//! stage does with its settings is in `mdlm::stages`, by the same names.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ mod train;
 
 pub use checkpoint::Checkpoint;
 pub(super) use compare::COMPARED;
-pub use compare::{COMPARABLE, Compare, Compared, Metric, Seed};
+pub use compare::{COMPARABLE, Compare, Compared, METRICS_IN_ORDER, Metric, Seed};
 pub use evaluate::{Evaluate, Split, Weights};
 pub use pack::{Pack, Padding, RowFormat, Tail};
 pub use sample::{DEFAULT_SAMPLE_STEPS, Sample};
@@ -75,6 +75,7 @@ macro_rules! stage_kinds {
         }
 
         /// Evaluates an expression with the settings of a stage, whose type is that of its kind.
+        #[macro_export]
         macro_rules! with_settings {
             ($d stage:expr, $d settings:ident => $d result:expr) => {
                 match $d stage {
@@ -82,7 +83,6 @@ macro_rules! stage_kinds {
                 }
             };
         }
-        pub(crate) use with_settings;
 
         /// Evaluates an expression with the type of the settings of a kind.
         macro_rules! with_kind {
@@ -141,7 +141,7 @@ pub(super) trait StageSpec: Sized + 'static {
     const MEASURES_MODEL: bool = false;
     /// A stage with nothing but what it must have, and the settings in its key: those at their defaults and those required. The
     /// list does not grow: a field that comes later has `skip_serializing_if = "published::is_default"`, or is an `Option`.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     const SMALLEST: (&'static str, &'static str);
 
     /// The stages that it consumes.
@@ -271,8 +271,8 @@ impl StageKind {
     }
 
     /// A stage with nothing but what it must have, and the settings in its key.
-    #[cfg(test)]
-    pub(crate) fn smallest(self) -> (&'static str, &'static str) {
+    #[cfg(any(test, feature = "testing"))]
+    pub fn smallest(self) -> (&'static str, &'static str) {
         with_kind!(self, Settings => Settings::SMALLEST)
     }
 }

@@ -99,7 +99,7 @@ impl StageSpec for Pack {
         expects: &[StageKind::Tokenize],
         stage: |pack| Some(&pack.from),
     }];
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     const SMALLEST: (&'static str, &'static str) = (
         r#"{ "kind": "pack", "from": "a", "length": 8 }"#,
         "format length padding shard_rows tail validation wrap",

@@ -78,7 +78,7 @@ impl StageSpec for Sample {
     const MOVED: &'static [(&'static str, &'static str)] = &[("grid", "sampler")];
     const COMPUTES_NETWORK: bool = true;
     const MEASURES_MODEL: bool = true;
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     const SMALLEST: (&'static str, &'static str) = (
         r#"{ "kind": "sample", "model": "a", "count": 2 }"#,
         "count given_ends sampler.kind steps temperature weights",

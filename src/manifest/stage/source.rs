@@ -160,7 +160,7 @@ impl StageSpec for Source {
         "input/read/largest_buffer",
         "input/exclude",
     ];
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     const SMALLEST: (&'static str, &'static str) = (
         r#"{ "kind": "source", "input": { "kind": "files", "files": ["*.txt"] } }"#,
         "input.kind input.read.invalid_utf8",

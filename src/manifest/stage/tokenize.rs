@@ -287,7 +287,7 @@ impl StageSpec for Tokenize {
             },
         },
     ];
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     const SMALLEST: (&'static str, &'static str) = (
         r#"{ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "characters" } }"#,
         "tokenizer.alphabet tokenizer.kind",

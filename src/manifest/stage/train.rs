@@ -11,10 +11,11 @@ use super::{MODELS, ReferenceField, StageKind, StageSpec};
 use crate::manifest::Objective;
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
 use crate::manifest::published::{self, WarmupRates};
+use crate::manifest::schema_parts::shape_schema;
 use crate::manifest::vocabularies::Published;
 use crate::plural::counted;
 use crate::precision::Precision;
-use crate::shapes::{SHAPES, Shape};
+use crate::shape::Shape;
 
 /// Tokens of GPT-2's vocabulary with the mask token appended.
 const GPT2_VOCABULARY: usize = 50_258;
@@ -55,7 +56,7 @@ pub struct Train {
     pub from: String,
     /// Compiled shape of the network; `mdlm shapes` lists them. To add a shape, add a line to `src/shapes.rs` and
     /// rebuild.
-    #[schemars(schema_with = "shape_names")]
+    #[schemars(schema_with = "shape_schema")]
     pub shape: String,
     /// Name of the train or checkpoint stage whose averaged weights are the initial weights (fine-tuning). It must have this
     /// stage's shape, tokenizer and kind of network; the optimizer starts from zero. Default: random weights.
@@ -193,21 +194,6 @@ pub enum LearningRateSchedule {
     Cosine,
 }
 
-pub(super) fn shape_names(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    let names: Vec<_> = crate::shapes::SHAPES.iter().map(|s| s.name).collect();
-    let sizes: Vec<_> = crate::shapes::SHAPES
-        .iter()
-        .map(|s| {
-            format!(
-                "vocabulary {}, rows of {} tokens, width {}, {} heads, {} blocks, conditioning {}",
-                s.vocabulary, s.length, s.width, s.heads, s.blocks, s.conditioning
-            )
-        })
-        .collect();
-    // `enumDescriptions` is VS Code's: it shows them beside the names.
-    schemars::json_schema!({ "type": "string", "enum": names, "enumDescriptions": sizes })
-}
-
 defaults! {
     default_batch: u32 = DEFAULT_BATCH;
     default_learning_rate: f64 = DEFAULT_LEARNING_RATE;
@@ -271,7 +257,7 @@ impl StageSpec for Train {
     /// When a training validates, and on how many rows.
     const BESIDE_RESULT: &'static [&'static str] = &["validation_every", "validation_rows"];
     const COMPUTES_NETWORK: bool = true;
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     const SMALLEST: (&'static str, &'static str) = (
         r#"{ "kind": "train", "from": "a", "shape": "nano", "steps": 10 }"#,
         "batch beta1 beta2 dropout ema epsilon gradient_clip learning_rate objective.antithetic objective.kind \
@@ -350,9 +336,10 @@ impl StageSpec for Train {
                     .related(rows.span("validation"), "every record goes to `validation`"),
             );
         }
-        if let Some(shape) = Shape::find(&self.shape) {
+        if let Some(shape) = stages.shapes.find(&self.shape) {
             let fault = |length: u32| {
-                let same: Vec<_> = SHAPES
+                let same: Vec<_> = stages
+                    .shapes
                     .iter()
                     .filter(|s| s.length == length as usize)
                     .map(|s| s.name)
@@ -456,7 +443,8 @@ impl Train {
         if size <= shape.vocabulary {
             return;
         }
-        let large: Vec<_> = SHAPES
+        let large: Vec<_> = stages
+            .shapes
             .iter()
             .filter(|s| s.vocabulary >= size && s.length == upstream.pack.length as usize)
             .map(|s| s.name)

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::manifest::{Faults, Loaded, Manifest, Stage};
+use crate::shape::tests::EXAMPLES;
 
 use std::collections::HashSet;
 
@@ -29,7 +30,7 @@ fn load(changes: &[(&str, Value)]) -> Result<Loaded, Faults> {
         let parent = format!("/stages/{parent}");
         manifest.pointer_mut(parent.trim_end_matches('/')).unwrap()[key] = value.clone();
     }
-    Manifest::from_bytes("swept.json", manifest.to_string().into_bytes(), &[])
+    Manifest::from_bytes("swept.json", manifest.to_string().into_bytes(), &[], EXAMPLES)
 }
 
 fn names(loaded: &Loaded) -> Vec<&str> {
@@ -283,7 +284,7 @@ fn hint_for_a_list_of_values_adds_it_to_the_matrix() {
     let swept = load(std::slice::from_ref(&seeds)).unwrap();
     let with = |argument: &str| {
         let text = swept.text.clone().into_bytes();
-        Manifest::from_bytes("swept.json", text, &[argument.to_owned()])
+        Manifest::from_bytes("swept.json", text, &[argument.to_owned()], EXAMPLES)
     };
     let faults = with("stages.model.learning_rate=[0.001,0.002]")
         .unwrap_err()

@@ -10,6 +10,7 @@ use crate::kernels::composite::{Accumulated, Composite};
 use crate::kernels::{Embed as _, Fused, Gather as _, Tensors as _};
 use crate::precision::Precision;
 use crate::rng::{Random, Stream};
+use crate::shapes::SHAPES;
 
 #[cfg(target_os = "linux")]
 mod cuda;
@@ -35,7 +36,7 @@ const LOSSES: [(Loss, VocabSupport); 3] = [
 ];
 
 fn nano() -> &'static Shape {
-    Shape::find("nano").unwrap()
+    SHAPES.find("nano").unwrap()
 }
 
 fn weights() -> Vec<f32> {

@@ -6,7 +6,7 @@ use crate::shapes::SHAPES;
 /// The tensors of the authors' autoregressive model, in the DiT's order.
 #[test]
 fn transformer_has_the_parameters_of_the_dit_without_time() {
-    for shape in SHAPES {
+    for shape in SHAPES.iter() {
         let [dit, own] = Backbone::ALL.map(|backbone| parameters(shape, backbone));
         assert_eq!(
             (dit.len(), own.len()),

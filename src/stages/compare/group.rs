@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::{Row, measured};
+use super::{Row, measured, metric};
 use crate::evaluate::Quantity;
 use crate::manifest::{Metric, Point, StageKind};
 use crate::plural;
@@ -45,9 +45,9 @@ impl Group {
     /// empty where there is none.
     #[must_use]
     pub fn shown(&self, metric: Metric, signed: bool) -> String {
-        let sign = metric.sign(signed, self.quantity, self.published);
+        let sign = metric::sign(metric, signed, self.quantity, self.published);
         self.metric(metric).map_or_else(String::new, |spread| {
-            format!("{sign}{}", metric.shown_spread(spread))
+            format!("{sign}{}", metric::shown_spread(metric, spread))
         })
     }
 

@@ -52,6 +52,7 @@ pub use remarks::remarks;
 pub use table::{TableHead, TextBlock, blocks, metrics_json};
 pub use verdict::Verdict;
 
+pub use crate::manifest::METRICS_IN_ORDER;
 use group::{Group, groups};
 use table::{csv, markdown, table};
 
@@ -61,16 +62,6 @@ pub const TABLE: &str = "compare.json";
 const TABLE_TEXT: &str = "compare.md";
 /// The same for spreadsheets.
 const TABLE_CSV: &str = "compare.csv";
-
-/// The metrics, in the order of their columns; by default the first of these that some row has orders a table.
-pub const METRICS_IN_ORDER: [Metric; 6] = [
-    Metric::BitsPerByte,
-    Metric::BitsPerByteNormalized,
-    Metric::Perplexity,
-    Metric::NatsPerToken,
-    Metric::PseudoPerplexity,
-    Metric::Grammatical,
-];
 
 /// The column of objectives.
 const OBJECTIVE: &str = "objective";
@@ -164,9 +155,9 @@ impl Row {
     /// none.
     #[must_use]
     pub fn shown(&self, metric: Metric, signed: bool) -> String {
-        let sign = metric.sign(signed, self.quantity, self.published);
+        let sign = metric::sign(metric, signed, self.quantity, self.published);
         self.metric(metric).map_or_else(String::new, |interval| {
-            format!("{sign}{}", metric.shown(interval))
+            format!("{sign}{}", metric::shown(metric, interval))
         })
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::group::{Group, distinct};
 use super::places::{comparable, heads, titles};
-use super::{Row, are_signed};
+use super::{Row, are_signed, metric};
 use crate::evaluate::{Interval, LossesByRow, Quantity, difference};
 use crate::manifest::Metric;
 
@@ -84,7 +84,7 @@ pub fn shown(
             (Quantity::Bound, Quantity::Exact) if signed => "≥ ",
             _ => "",
         };
-        let value = Metric::BitsPerByte.shown(*bits_per_byte);
+        let value = metric::shown(Metric::BitsPerByte, *bits_per_byte);
         vec![called(*place), format!("{sign}{value}")]
     });
     let over = if groups.is_some() {

@@ -314,5 +314,8 @@ fn grammatical_records_are_ranked_highest_first() {
     assert_eq!(found.by, Some(Metric::Grammatical));
     let names: Vec<_> = found.rows.iter().filter_map(|row| row.name.as_deref()).collect();
     assert_eq!(names, ["0.75", "0.5", "0.25"]);
-    assert_eq!(Metric::Grammatical.shown(share(0.5).metrics[0].1), "50.0%");
+    assert_eq!(
+        metric::shown(Metric::Grammatical, share(0.5).metrics[0].1),
+        "50.0%"
+    );
 }

@@ -16,7 +16,7 @@ use crate::model::dit::Nano;
 use crate::model::footprint::Workload;
 use crate::model::{self, CpuNetwork, CudaLearner, HostLearner, cuda_memory};
 use crate::model::{Learner, Network};
-use crate::shapes::{Backbone, Shape};
+use crate::shapes::{Backbone, SHAPES, Shape};
 use crate::train::*;
 
 /// Validates by the sum of the weights, after likelihoods that are not used, and asks to end after a step.
@@ -65,7 +65,7 @@ impl Hooks for Listener {
 }
 
 fn nano() -> &'static Shape {
-    Shape::find("nano").unwrap()
+    SHAPES.find("nano").unwrap()
 }
 
 fn weights() -> Vec<f32> {
@@ -487,7 +487,7 @@ fn cuda_micro_batches_fill_the_free_memory() {
     assert!(error.hint_text().unwrap().starts_with("set `micro_batch` to 4"));
     let error = fitting(needed(1) - 1).unwrap_err();
     assert_eq!(error.kind(), Kind::Environment);
-    let shape = Shape::find("lm1b-small").unwrap();
+    let shape = SHAPES.find("lm1b-small").unwrap();
     let error = cuda_memory::fitting(shape, Backbone::Dit, mdlm, DType::Bf16, 8, 1 << 30).unwrap_err();
     assert!(
         error

@@ -17,7 +17,7 @@ use crate::model::dit::Nano;
 use crate::model::toy::Bag;
 use crate::model::{self, CpuNetwork, HostLearner};
 use crate::model::{Learner, Network};
-use crate::shapes::{Backbone, Shape};
+use crate::shapes::{Backbone, SHAPES, Shape};
 use std::path::Path;
 
 const LENGTH: usize = 6;
@@ -542,7 +542,7 @@ fn chained(shape: &Shape, valid: Option<&[usize]>) -> Rows {
 /// The loss of 200 steps, fused in f32 against composite in f64.
 #[test]
 fn train_fused_and_composite_follow_the_same_curve() {
-    let shape = Shape::find("nano").unwrap();
+    let shape = SHAPES.find("nano").unwrap();
     let rows = chained_rows(shape);
     let mask = rows.info().special.mask;
     let objective = objective(mask);

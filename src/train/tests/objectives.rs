@@ -8,7 +8,7 @@ use crate::manifest;
 use crate::model::cuda_memory;
 
 fn nano() -> &'static Shape {
-    Shape::find("nano").unwrap()
+    SHAPES.find("nano").unwrap()
 }
 
 /// The objectives, with their names.

@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn checkpoint_dimensions_are_guessed_for_every_compiled_shape() {
-        for shape in SHAPES {
+        for shape in SHAPES.iter() {
             for backbone in Backbone::ALL {
                 let mut tensors = tensors(shape, backbone);
                 let guess = GuessedShape::of(&tensors, None).unwrap();
@@ -278,7 +278,7 @@ mod tests {
             way.contains("V 100 L ? D 48 H ? N 2 C 16;") && way.contains("src/shapes.rs"),
             "{way}"
         );
-        let error = guess.check_shape(Shape::find("nano").unwrap()).unwrap_err();
+        let error = guess.check_shape(SHAPES.find("nano").unwrap()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "shape `nano` has a vocabulary of 512, but the file has 100"

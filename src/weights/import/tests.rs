@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::initial;
+use crate::shapes::SHAPES;
 use crate::weights::tensors::Writer;
 
 fn nano() -> &'static Shape {
-    Shape::find("nano").unwrap()
+    SHAPES.find("nano").unwrap()
 }
 
 fn buffer(shape: &Shape) -> Vec<f32> {
@@ -331,7 +332,7 @@ fn checkpoint_values_that_are_not_finite_are_counted_by_tensor() {
 /// All that is known of the tensors of `kuleshov-group/mdlm-owt`: their names, dimensions and number.
 #[test]
 fn checkpoint_published_has_the_tensors_of_shape_owt_small() {
-    let shape = Shape::find("owt-small").unwrap();
+    let shape = SHAPES.find("owt-small").unwrap();
     let own = parameters(shape, Backbone::Dit);
     let mut known: Vec<(String, Vec<usize>)> = vec![
         ("backbone.vocab_embed.embedding".to_owned(), vec![50258, 768]),

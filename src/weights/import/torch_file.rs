@@ -370,11 +370,12 @@ mod tests {
     use super::super::{CheckpointForm, ForeignCheckpoint};
     use super::*;
     use crate::model::initial;
+    use crate::shapes::SHAPES;
     use crate::weights::torch::dtype::TorchDtype;
     use crate::weights::torch::write::{TorchItem, TorchWriter};
 
     fn nano() -> &'static Shape {
-        Shape::find("nano").unwrap()
+        SHAPES.find("nano").unwrap()
     }
 
     fn tensor(dims: &[usize]) -> TorchItem {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::source::{Source, is_name};
 
-/// A path of modules from the root of the crate, perhaps with an item at its end.
+/// A path of modules from the root of its crate, perhaps with an item at its end.
 type ModulePath = Vec<String>;
 
 /// A module: a file, or a `mod name { … }` in one.
@@ -26,7 +26,7 @@ struct Module {
     paths: BTreeSet<ModulePath>,
 }
 
-/// The modules of the crate by path; the root's is empty.
+/// The modules of both crates by path; the root's is empty.
 struct Modules(BTreeMap<ModulePath, Module>);
 
 /// Who imports whom, with the names.
@@ -35,6 +35,12 @@ pub type Imports = BTreeMap<(String, String), BTreeSet<String>>;
 /// The imports between the files that are compiled into the program.
 pub fn imports(sources: &[Source]) -> Imports {
     Modules::read(sources).imports()
+}
+
+/// The modules that the root of a crate declares.
+pub fn declared(root: &Source) -> Vec<String> {
+    let pairs = root.tokens.windows(2).filter(|pair| pair[0] == "mod");
+    pairs.map(|pair| pair[1].clone()).collect()
 }
 
 /// The files that are compiled into the program.
@@ -47,19 +53,17 @@ pub fn shipped(sources: &[Source]) -> BTreeSet<String> {
 }
 
 impl Modules {
-    /// Reads the modules that `lib.rs` and `main.rs` declare, and those that they declare.
+    /// Reads the modules that `lib.rs`, `base.rs` and `main.rs` declare, and those that they declare.
     fn read(sources: &[Source]) -> Self {
         let by_path: BTreeMap<&str, &Source> = sources.iter().map(|source| (&*source.path, source)).collect();
         let mut modules = Self(BTreeMap::new());
         let mut open: Vec<(ModulePath, String)> = vec![(vec![], "lib.rs".to_owned())];
         while let Some((path, file)) = open.pop() {
             modules.scan(&path, &file, &by_path[&*file].tokens);
-            if path.is_empty()
-                && let Some(main) = by_path.get("main.rs")
-            {
-                // The program's modules lie beside the library's.
-                let pairs = main.tokens.windows(2).filter(|pair| pair[0] == "mod");
-                let children = pairs.map(|pair| pair[1].clone());
+            if path.is_empty() {
+                // The modules of the base and of the program lie beside the library's.
+                let others = ["base.rs", "main.rs"].iter().filter_map(|root| by_path.get(root));
+                let children = others.flat_map(|root| declared(root));
                 modules.0.get_mut(&path).unwrap().children.extend(children);
             }
             for child in &modules.0[&path].children {

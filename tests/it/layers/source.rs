@@ -1,4 +1,4 @@
-//! The sources of the crate as tokens, without comments, the insides of literals and what is compiled for tests alone.
+//! The sources of both crates as tokens, without comments, the insides of literals and what is compiled for tests alone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,12 +17,12 @@ impl Source {
     /// The source of a text.
     pub fn of(path: &str, text: &str) -> Self {
         let mut tokens = shipped(&tokens(text));
-        // The program's own files name the library as others do.
-        if path == "main.rs" || path.starts_with("cli/") {
-            for at in 1..tokens.len() {
-                if tokens[at] == "::" && tokens[at - 1] == "mdlm" && (at < 2 || tokens[at - 2] != "::") {
-                    "crate".clone_into(&mut tokens[at - 1]);
-                }
+        // The program's own files name the library as others do, and the library names the base as itself.
+        let program = path == "main.rs" || path.starts_with("cli/");
+        for at in 1..tokens.len() {
+            let is_crate = tokens[at - 1] == "mdlm_base" || program && tokens[at - 1] == "mdlm";
+            if tokens[at] == "::" && is_crate && (at < 2 || tokens[at - 2] != "::") {
+                "crate".clone_into(&mut tokens[at - 1]);
             }
         }
         Self {
@@ -43,7 +43,7 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// All files of the crate, those for tests included.
+/// All files of both crates, those for tests included.
 pub fn sources() -> Vec<Source> {
     fn walk(folder: &Path, all: &mut Vec<Source>) {
         let mut entries: Vec<_> = fs::read_dir(folder)
@@ -163,7 +163,8 @@ fn raw_string(text: &str) -> Option<usize> {
     Some(text.len() - inside.len() + closed)
 }
 
-/// Tokens without the items, fields and statements under `#[cfg(test)]`, or under `cfg(all(test, …))`.
+/// Tokens without the items, fields and statements under `#[cfg(test)]`, or under `cfg(all(test, …))`; in both, `any(test,
+/// feature = "testing")` may stand for `test`.
 fn shipped(tokens: &[String]) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     let mut at = 0;
@@ -177,9 +178,14 @@ fn shipped(tokens: &[String]) -> Vec<String> {
         let end = at + 1 + group(&tokens[at + 1..]);
         let attribute = &tokens[at..end];
         if attribute[2] == "cfg" && attribute.iter().any(|token| token == "test") {
+            let any = attribute.iter().filter(|token| *token == "any").count();
+            let testing = ["any", "(", "test", ",", "feature", "=", "\"\"", ")"];
+            let shared = attribute
+                .windows(testing.len())
+                .filter(|window| *window == testing);
             assert!(
-                attribute.iter().all(|token| token != "not" && token != "any"),
-                "{attribute:?}: only `test` and `all` are read"
+                attribute.iter().all(|token| token != "not") && shared.count() == any,
+                "{attribute:?}: only `test`, `all` and `any(test, feature = \"testing\")` are read"
             );
             at = end + item(&tokens[end..]);
         } else {

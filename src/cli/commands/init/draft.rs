@@ -34,7 +34,7 @@ pub(super) fn choose(text: &TextSurvey) -> Proposal {
     } else {
         ("tiny", 1_500)
     };
-    let shape = Shape::find(name).unwrap_or(&SHAPES[0]);
+    let shape = SHAPES.find(name).unwrap_or(&SHAPES[0]);
     // English has about 0.4 tokens a byte with vocabularies this small.
     let rows = text.bytes * 2 / 5 / (shape.length as u64 - 2);
     let steps = (rows * EPOCHS / BATCH).clamp(300, most);

@@ -12,6 +12,7 @@ use mdlm::error::{Context as _, Error, Kind, Result, Wrap as _};
 use mdlm::manifest::schema::schema_text;
 use mdlm::numbers::{bytes, count};
 use mdlm::plural;
+use mdlm::shapes::SHAPES;
 
 mod draft;
 mod look;
@@ -129,7 +130,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         .map_err(elsewhere)?;
     write(&manifest, &written, args.force).map_err(elsewhere)?;
     if let Some(schema) = &schema {
-        write(schema, &schema_text(), args.force).map_err(elsewhere)?;
+        write(schema, &schema_text(SHAPES), args.force).map_err(elsewhere)?;
     }
     for warning in &text.warnings {
         terminal.warn(warning);

@@ -10,7 +10,7 @@ use mdlm::error::{Context as _, Error, Result};
 use mdlm::evaluate;
 use mdlm::manifest;
 use mdlm::model::Network;
-use mdlm::shapes::Shape;
+use mdlm::shapes::{SHAPES, Shape};
 use mdlm::stages::trained::{MODEL_INFO, ModelInfo};
 use mdlm::weights::tensors::{Reader, Writer};
 
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn vocabulary_is_that_of_the_model_file_beside_the_weights_unless_it_is_given() {
         let folder = tempfile::tempdir().unwrap();
-        let shape = Shape::find("nano").unwrap();
+        let shape = SHAPES.find("nano").unwrap();
         let most = shape.vocabulary as u32;
         let of = |vocabulary, mask| {
             let args = Args {

@@ -82,7 +82,8 @@ pub struct Args {
 /// Input error: a file is absent or malformed, with the place of the fault. Environment error: the device fails, or the
 /// output cannot be written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
-    let shape = Shape::find(&args.shape)
+    let shape = SHAPES
+        .find(&args.shape)
         .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", args.shape)))?;
     if let Some(text) = &args.objective {
         return losses::run(args, shape, &Objective::from_argument(text)?, terminal);

@@ -15,6 +15,7 @@ use crate::cli::render::terminal::Terminal;
 use mdlm::error::{Kind, Result};
 use mdlm::manifest::{Fault, Faults, Loaded, Location, Manifest, Stage};
 use mdlm::plural::counted;
+use mdlm::shapes::SHAPES;
 use mdlm::stages::tokenize;
 
 pub mod github;
@@ -136,7 +137,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         .par_iter()
         .map(|file| CheckedManifest {
             file,
-            faults: match Manifest::load(file, &args.set) {
+            faults: match Manifest::load(file, &args.set, SHAPES) {
                 Ok(loaded) => damaged_tokenizers(&loaded),
                 Err(faults) => Some(faults),
             },

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use mdlm::manifest::{Code, Manifest};
+use mdlm::shapes::SHAPES;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -20,7 +21,7 @@ fn faults_beyond_a_limit_are_counted_in_short_time() {
         files.join(",")
     );
     for text in [wide, long] {
-        let faults = Manifest::from_bytes("wide.json", text.into_bytes(), &[]).unwrap_err();
+        let faults = Manifest::from_bytes("wide.json", text.into_bytes(), &[], SHAPES).unwrap_err();
         assert_eq!(faults.list.len(), 200);
         assert!(faults.omitted > 50_000, "{}", faults.omitted);
         for fault in &faults.list {
@@ -31,7 +32,7 @@ fn faults_beyond_a_limit_are_counted_in_short_time() {
 
 /// Checks bytes as a manifest and shows every fault: neither may panic, and what the schema accepts, serde must.
 fn survive(bytes: Vec<u8>, overrides: &[String]) {
-    if let Err(faults) = Manifest::from_bytes("fuzz.json", bytes, overrides) {
+    if let Err(faults) = Manifest::from_bytes("fuzz.json", bytes, overrides, SHAPES) {
         assert!(!faults.list.is_empty());
         for fault in &faults.list {
             assert_ne!(fault.code, Code::Disagreement, "{fault}");

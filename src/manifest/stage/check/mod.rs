@@ -21,6 +21,7 @@ use super::{Stage, StageKind};
 use crate::manifest::fault::{Code, Draft};
 use crate::manifest::json::{Data, Node};
 use crate::manifest::span::Span;
+use crate::shape::Shapes;
 
 /// A stage in the tree of a manifest.
 pub struct StageEntry<'t> {
@@ -83,12 +84,17 @@ impl StageEntry<'_> {
     }
 }
 
-/// The stages of a manifest, by name.
-pub struct Stages<'t>(pub IndexMap<&'t str, StageEntry<'t>>);
+/// What a check sees beside its own stage.
+pub struct Stages<'t> {
+    /// The stages of the manifest, by name.
+    pub entries: IndexMap<&'t str, StageEntry<'t>>,
+    /// The shapes that the program is compiled for.
+    pub shapes: Shapes,
+}
 
 impl<'t> Stages<'t> {
     pub fn entry(&self, name: &str) -> Option<&StageEntry<'t>> {
-        self.0.get(name)
+        self.entries.get(name)
     }
 }
 

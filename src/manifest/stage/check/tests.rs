@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::manifest::fault::Fault;
 use crate::manifest::{Faults, Loaded, Manifest};
+use crate::shape::tests::EXAMPLES;
 
 /// A pipeline whose model has this objective, with these settings of its evaluation and of its samples.
 fn pipeline(objective: &Value, evaluate: &Value, sample: &Value) -> Value {
@@ -24,7 +25,7 @@ fn pipeline(objective: &Value, evaluate: &Value, sample: &Value) -> Value {
 }
 
 fn load(manifest: &Value) -> Result<Loaded, Faults> {
-    Manifest::from_bytes("x.json", manifest.to_string().into_bytes(), &[])
+    Manifest::from_bytes("x.json", manifest.to_string().into_bytes(), &[], EXAMPLES)
 }
 
 /// The manifest after one of the ways of a hint.
@@ -583,8 +584,9 @@ fn hint_for_an_objective_of_an_override_is_an_override() {
         &json!({ "steps": 64 }),
     );
     let mut overrides = vec!["stages.model.objective.kind=ar".to_owned()];
-    let load =
-        |overrides: &[String]| Manifest::from_bytes("x.json", manifest.to_string().into_bytes(), overrides);
+    let load = |overrides: &[String]| {
+        Manifest::from_bytes("x.json", manifest.to_string().into_bytes(), overrides, EXAMPLES)
+    };
     let faults = load(&overrides).unwrap_err();
     let ways: Vec<_> = faults
         .list

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{StageEntry, Stages};
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
 use crate::manifest::stage::{Pack, Source, SourceInput, Stage, Tokenize, Tokenizer};
-use crate::shapes::Shape;
+use crate::shape::Shape;
 
 /// A pack stage and the tokenizer of its rows.
 pub struct Upstream<'m> {
@@ -109,7 +109,7 @@ impl Stages<'_> {
         };
         let SourceInput::Synthetic(synthetic) = input else {
             let synthetic: Vec<_> = self
-                .0
+                .entries
                 .iter()
                 .filter(|(_, e)| matches!(&e.stage, Some(Stage::Source(s)) if matches!(s.input, SourceInput::Synthetic(_))))
                 .map(|(name, _)| *name)
