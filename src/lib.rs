@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | 10 | `main` | the program: allocator, call, exit code |
 //! | 9 | `cli` | a part of the program, not of the library: `commands`, one file or folder each, which do not import each other; `args` and `render`, which they share |
-//! | 8 | [`executor`] | runs a plan: look up, lock, run, commit, emit events |
+//! | 8 | [`executor`], [`export`] | runs a plan: look up, lock, run, commit, emit events; a trained model as files of other programs |
 //! | 7 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; measurements of time and memory |
 //! | 6 | [`stages`] | one file per stage kind: config + inputs → artifact |
 //! | 5 | [`train`], [`evaluate`], [`sample`], [`remote`] | the training loop, AdamW, EMA; bounds and perplexity; samplers; artifacts shared between machines |
@@ -48,6 +48,7 @@ pub mod error;
 pub mod evaluate;
 pub mod event;
 pub mod executor;
+pub mod export;
 pub mod kernels;
 pub mod manifest;
 pub mod memory;
