@@ -354,7 +354,8 @@ pub fn split_name(split: Split) -> &'static str {
     }
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+/// Reads a JSON file.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read(path).context(|| format!("read `{}`", path.display()))?;
     serde_json::from_slice(&text).wrap(Kind::Input, || format!("read `{}`", path.display()))
 }

@@ -19,7 +19,7 @@ use crate::manifest::{Stage, StageKind, Weights};
 use crate::model::{Parameter, parameters};
 use crate::plan::{Decision, Plan, PlannedStage};
 use crate::shapes::Shape;
-use crate::stages::evaluate::{EVALUATION, Evaluation};
+use crate::stages::evaluate::Evaluation;
 use crate::stages::trained::ModelInfo;
 use crate::store::{Record, Store};
 use crate::train::checkpoint::{EMA, RAW};
@@ -127,8 +127,7 @@ impl<'p> FinishedModel<'p> {
             if self.input(stage, "model").is_none_or(|model| model.name != self.planned.name) {
                 continue;
             }
-            let path = self.store.artifact_path(&record.artifact).join(EVALUATION);
-            let found: Evaluation = crate::data::read_json(&path)?;
+            let found = Evaluation::open(&self.store.artifact_path(&record.artifact))?;
             if found.weights == which {
                 all.push(MeasuredModel {
                     stage: &stage.name,
