@@ -43,7 +43,9 @@ pub(super) fn text(model: &FinishedModel<'_>, which: Weights, roles: &Map<String
     };
     let evaluations = model.evaluations(which)?;
     let name = format!("{}: {}", model.plan.pipeline, model.planned.name);
-    let description = model.description().map_or(String::new(), |text| format!("{text}\n\n"));
+    let description = model
+        .description()
+        .map_or(String::new(), |text| format!("{text}\n\n"));
     fill(
         TEMPLATE,
         &[
@@ -75,7 +77,8 @@ fn fill(template: &str, values: &[(&str, String)]) -> Result<String> {
     while let Some((before, after)) = rest.split_once('{') {
         let (name, behind) = after.split_once('}').unwrap_or((after, ""));
         let value = values.iter().find(|(known, _)| *known == name);
-        let (_, value) = value.ok_or_else(|| Error::internal(format!("the card has no value for `{name}`")))?;
+        let (_, value) =
+            value.ok_or_else(|| Error::internal(format!("the card has no value for `{name}`")))?;
         text.push_str(before);
         text.push_str(value);
         rest = behind;
@@ -116,7 +119,9 @@ fn made(model: &FinishedModel<'_>, which: Weights) -> String {
     let which = weights_name(which);
     match (&model.planned.stage, &model.info.origin) {
         (Stage::Checkpoint(checkpoint), Some(origin)) => {
-            let steps = origin.steps.map_or(String::new(), |steps| format!(" after {} updates", numbers::count(steps)));
+            let steps = origin.steps.map_or(String::new(), |steps| {
+                format!(" after {} updates", numbers::count(steps))
+            });
             format!(
                 "The weights come from `{}` ({}){steps}, and are {which}. mdlm {version} exported them.",
                 checkpoint.file, origin.form
@@ -160,7 +165,11 @@ fn example(model: &FinishedModel<'_>) -> String {
     } else {
         ""
     };
-    let arguments = if sigma.is_empty() { "row" } else { "row, timesteps=timesteps" };
+    let arguments = if sigma.is_empty() {
+        "row"
+    } else {
+        "row, timesteps=timesteps"
+    };
     let masked = match info.objective.backbone() {
         Backbone::Dit => "row[0, 1] = model.config.mask_token_id\n",
         Backbone::Transformer => "",
@@ -191,7 +200,11 @@ fn rows(info: &ModelInfo, roles: &Map<String, Value>) -> String {
 }
 
 fn number(interval: Interval, decimals: usize, with: fn(Interval, usize) -> String) -> String {
-    if is_finite(interval) { with(interval, decimals) } else { "not finite".to_owned() }
+    if is_finite(interval) {
+        with(interval, decimals)
+    } else {
+        "not finite".to_owned()
+    }
 }
 
 /// The rows of an evaluation in words: `WikiText-2, split test`, or the name of the stage.
@@ -204,7 +217,12 @@ fn measured_on(model: &FinishedModel<'_>, measured: &MeasuredModel<'_>) -> Strin
     let mut seen = HashSet::new();
     model.sources(pack, "text", &mut sources, &mut seen);
     let names: Vec<_> = sources.iter().map(|(source, _)| corpus_or_name(source)).collect();
-    format!("{} ({}, split `{}`)", names.join(", "), pack.name, split_name(measured.found.split))
+    format!(
+        "{} ({}, split `{}`)",
+        names.join(", "),
+        pack.name,
+        split_name(measured.found.split)
+    )
 }
 
 fn corpus_or_name(source: &PlannedStage) -> String {
@@ -224,16 +242,24 @@ fn results(model: &FinishedModel<'_>, evaluations: &[MeasuredModel<'_>], which: 
     if evaluations.is_empty() {
         return "The store had no evaluation of these weights when the model was exported.".to_owned();
     }
-    let mut text = "| data | what the numbers are | bits per byte | perplexity | measured on |\n|---|---|---|---|---|\n".to_owned();
+    let mut text =
+        "| data | what the numbers are | bits per byte | perplexity | measured on |\n|---|---|---|---|---|\n"
+            .to_owned();
     for measured in evaluations {
         let found = &measured.found;
         let sign = bound_sign(found);
         let bits = found.bits_per_byte.map_or_else(
             || "not defined".to_owned(),
             |bits| {
-                let of = if found.normalized { " of normalized text" } else { "" };
+                let of = if found.normalized {
+                    " of normalized text"
+                } else {
+                    ""
+                };
                 let entropy = found.entropy_bits_per_byte;
-                let entropy = entropy.map_or(String::new(), |bits| format!("; the language's entropy is {bits:.4} (exact)"));
+                let entropy = entropy.map_or(String::new(), |bits| {
+                    format!("; the language's entropy is {bits:.4} (exact)")
+                });
                 format!("{sign}{}{of}{entropy}", number(bits, 4, Interval::plus_minus))
             },
         );
@@ -243,7 +269,11 @@ fn results(model: &FinishedModel<'_>, evaluations: &[MeasuredModel<'_>], which: 
             found.per()
         );
         if let Some(of_text) = found.perplexity_per_token_of_text {
-            let _ = write!(perplexity, "; {sign}{} per token of text", number(of_text, 3, Interval::with_ends));
+            let _ = write!(
+                perplexity,
+                "; {sign}{} per token of text",
+                number(of_text, 3, Interval::with_ends)
+            );
         }
         let _ = writeln!(
             text,
@@ -267,12 +297,20 @@ fn results(model: &FinishedModel<'_>, evaluations: &[MeasuredModel<'_>], which: 
 }
 
 fn kind(found: &Evaluation) -> String {
-    let given = if found.is_given_lengths() { ", given the lengths of the records" } else { "" };
+    let given = if found.is_given_lengths() {
+        ", given the lengths of the records"
+    } else {
+        ""
+    };
     format!("{} (`{}`){given}", found.quantity(), found.estimator.name())
 }
 
 fn sample(found: &Evaluation) -> String {
-    let rows = format!("{} of {}", numbers::count(found.rows), counted(found.rows_of_split, "row"));
+    let rows = format!(
+        "{} of {}",
+        numbers::count(found.rows),
+        counted(found.rows_of_split, "row")
+    );
     if found.estimator.is_random() {
         format!("{rows}, {} each", counted(found.draws, "draw"))
     } else {
@@ -373,7 +411,13 @@ fn data(model: &FinishedModel<'_>) -> String {
     text += "| source | for | content | licence |\n|---|---|---|---|\n";
     for (source, purpose) in sources {
         let (content, licence) = content_of(source);
-        let _ = writeln!(text, "| `{}` | {purpose} | {} | {} |", source.name, cell(&content), cell(&licence));
+        let _ = writeln!(
+            text,
+            "| `{}` | {purpose} | {} | {} |",
+            source.name,
+            cell(&content),
+            cell(&licence)
+        );
     }
     if let Some(rows) = model.rows() {
         let train = &rows.train;
@@ -397,23 +441,37 @@ fn content_of(source: &PlannedStage) -> (String, String) {
     let listed = |names: Vec<&str>| {
         let shown: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
         let more = names.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
         format!("{}{more}", shown.join(", "))
     };
     match &own.input {
         SourceInput::Corpus(named) => match Corpus::find(&named.corpus) {
             Some(corpus) => (
-                format!("[{}]({}), part `{}`", corpus.title, corpus.homepage, named.split.name()),
+                format!(
+                    "[{}]({}), part `{}`",
+                    corpus.title,
+                    corpus.homepage,
+                    named.split.name()
+                ),
                 corpus.licence.to_owned(),
             ),
             None => (named.corpus.clone(), unknown()),
         },
-        SourceInput::Files(files) => {
-            (format!("files {}", listed(files.files.iter().map(|file| &**file).collect())), unknown())
-        }
-        SourceInput::Download(download) => {
-            (listed(download.files.iter().map(|file| &*file.url).collect()), unknown())
-        }
+        SourceInput::Files(files) => (
+            format!(
+                "files {}",
+                listed(files.files.iter().map(|file| &**file).collect())
+            ),
+            unknown(),
+        ),
+        SourceInput::Download(download) => (
+            listed(download.files.iter().map(|file| &*file.url).collect()),
+            unknown(),
+        ),
         SourceInput::Synthetic(synthetic) => (
             format!("{} drawn from a grammar", counted(synthetic.records, "record")),
             "synthetic text".to_owned(),
@@ -423,7 +481,9 @@ fn content_of(source: &PlannedStage) -> (String, String) {
 
 fn training(model: &FinishedModel<'_>) -> Result<String> {
     let Stage::Train(train) = &model.planned.stage else {
-        return Ok("The file that the weights come from does not state the settings of its training.".to_owned());
+        return Ok(
+            "The file that the weights come from does not state the settings of its training.".to_owned(),
+        );
     };
     let made = &model.record.provenance;
     let tokens = train.steps * u64::from(train.batch) * u64::from(model.info.length);
@@ -462,13 +522,19 @@ fn provenance(model: &FinishedModel<'_>, which: Weights) -> Result<String> {
         let _ = writeln!(text, "| {name} | `{}` |", cell(value));
     };
     row("pipeline, stage", &format!("{}, {}", made.pipeline, made.stage));
-    row("weights", match which {
-        Weights::Ema => "ema",
-        Weights::Raw => "raw",
-    });
+    row(
+        "weights",
+        match which {
+            Weights::Ema => "ema",
+            Weights::Raw => "raw",
+        },
+    );
     row("artifact", &record.artifact.to_string());
     row("cache key", &record.key.digest().to_string());
-    row("training (the averaged weights)", &ModelInfo::identity(&model.folder)?.to_string());
+    row(
+        "training (the averaged weights)",
+        &ModelInfo::identity(&model.folder)?.to_string(),
+    );
     row("tokenizer", &model.info.tokenizer_digest);
     for input in &made.inputs {
         row(

@@ -37,7 +37,10 @@ pub fn write(model: &FinishedModel<'_>, which: Weights, folder: &Path, is_forced
     let whole = std::path::absolute(folder).context(writing)?;
     let name = whole.file_name();
     let (Some(name), Some(parent)) = (name, whole.parent()) else {
-        return Err(Error::input(format!("`{}` does not name a folder that can be made", folder.display())));
+        return Err(Error::input(format!(
+            "`{}` does not name a folder that can be made",
+            folder.display()
+        )));
     };
     fs::create_dir_all(parent).context(writing)?;
     let beside = |what: &str| {
@@ -105,16 +108,21 @@ fn occupied(folder: &Path, is_forced: bool) -> Result<bool> {
 /// Writes the files.
 fn fill(model: &FinishedModel<'_>, which: Weights, folder: &Path) -> Result<()> {
     let tokenizer_path = model.folder.join(TOKENIZER);
-    let text = fs::read_to_string(&tokenizer_path).context(|| format!("read `{}`", tokenizer_path.display()))?;
+    let text =
+        fs::read_to_string(&tokenizer_path).context(|| format!("read `{}`", tokenizer_path.display()))?;
     let tokenizer = Tokenizer::load(&tokenizer_path, model.info.special)?;
-    let parsed = serde_json::from_str(&text).wrap(Kind::Input, || format!("read `{}`", tokenizer_path.display()))?;
+    let parsed =
+        serde_json::from_str(&text).wrap(Kind::Input, || format!("read `{}`", tokenizer_path.display()))?;
     let roles = settings::role_tokens(&tokenizer, &parsed)?;
 
     let parameters = model.parameters();
     let values = model.values(which)?;
     let buffer = rotary_buffer(model.shape);
     let tensors = network_tensors(model.shape, &parameters, &values, &buffer);
-    let header: Vec<_> = tensors.iter().map(|(name, dims, _)| (name.clone(), dims.clone())).collect();
+    let header: Vec<_> = tensors
+        .iter()
+        .map(|(name, dims, _)| (name.clone(), dims.clone()))
+        .collect();
     // `transformers` refuses files without `format`.
     let mut writer = Writer::create(&folder.join("model.safetensors"), &header, &[("format", "pt")])?;
     for (_, _, values) in &tensors {
@@ -128,8 +136,14 @@ fn fill(model: &FinishedModel<'_>, which: Weights, folder: &Path) -> Result<()> 
         write_text(&folder.join(name), &(text + "\n"))
     };
     json("config.json", &settings::config(model)?)?;
-    json("tokenizer_config.json", &settings::tokenizer_config(model.shape.length, &roles))?;
-    json("special_tokens_map.json", &serde_json::Value::Object(roles.clone()))?;
+    json(
+        "tokenizer_config.json",
+        &settings::tokenizer_config(model.shape.length, &roles),
+    )?;
+    json(
+        "special_tokens_map.json",
+        &serde_json::Value::Object(roles.clone()),
+    )?;
     write_text(&folder.join("modeling_mdlm.py"), MODELING)?;
     write_text(&folder.join("README.md"), &card::text(model, which, &roles)?)
 }

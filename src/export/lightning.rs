@@ -40,7 +40,9 @@ pub fn write(model: &FinishedModel<'_>, file: &Path, is_forced: bool) -> Result<
         );
     };
     if file.is_dir() {
-        return Err(Error::input(format!("`{}` is a folder", file.display())).hint("name a file: `last.ckpt`"));
+        return Err(
+            Error::input(format!("`{}` is a folder", file.display())).hint("name a file: `last.ckpt`")
+        );
     }
     if !is_forced && file.exists() {
         return Err(Error::input(format!("`{}` is there already", file.display()))
@@ -52,8 +54,13 @@ pub fn write(model: &FinishedModel<'_>, file: &Path, is_forced: bool) -> Result<
     let buffer = rotary_buffer(model.shape);
     let tensors = network_tensors(model.shape, &parameters, &raw, &buffer);
     let tensor = |dims: &[usize]| TorchItem::Tensor(TorchDtype::F32, dims.to_vec());
-    let state = tensors.iter().map(|(name, dims, _)| TorchItem::named(name, tensor(dims)));
-    let dims: Vec<_> = parameters.iter().map(|parameter| tensor(&parameter.dims)).collect();
+    let state = tensors
+        .iter()
+        .map(|(name, dims, _)| TorchItem::named(name, tensor(dims)));
+    let dims: Vec<_> = parameters
+        .iter()
+        .map(|parameter| tensor(&parameter.dims))
+        .collect();
     let moments = dims.iter().enumerate().map(|(index, dims)| {
         let state = vec![
             TorchItem::named("step", tensor(&[])),
@@ -81,7 +88,10 @@ pub fn write(model: &FinishedModel<'_>, file: &Path, is_forced: bool) -> Result<
         ),
         ("lr_schedulers", TorchItem::List(vec![schedule(train, rate)])),
         ("hparams_name", text("kwargs")),
-        ("hyper_parameters", dict(vec![("config", hyper_parameters(model, train)?)])),
+        (
+            "hyper_parameters",
+            dict(vec![("config", hyper_parameters(model, train)?)]),
+        ),
         (
             "ema",
             dict(vec![
@@ -146,14 +156,20 @@ fn group(train: &Train, rate: f64, count: usize) -> TorchItem {
         ("differentiable", TorchItem::Bool(false)),
         ("fused", TorchItem::None),
         ("initial_lr", TorchItem::Float(train.learning_rate)),
-        ("params", TorchItem::List((0..count).map(|index| int(index as u64)).collect())),
+        (
+            "params",
+            TorchItem::List((0..count).map(|index| int(index as u64)).collect()),
+        ),
     ])
 }
 
 /// The state of a `torch.optim.lr_scheduler.LambdaLR` after all updates. Its function is not in the file.
 fn schedule(train: &Train, rate: f64) -> TorchItem {
     dict(vec![
-        ("base_lrs", TorchItem::List(vec![TorchItem::Float(train.learning_rate)])),
+        (
+            "base_lrs",
+            TorchItem::List(vec![TorchItem::Float(train.learning_rate)]),
+        ),
         ("last_epoch", int(train.steps)),
         ("verbose", TorchItem::Bool(false)),
         ("_step_count", int(train.steps + 1)),
@@ -166,9 +182,8 @@ fn schedule(train: &Train, rate: f64) -> TorchItem {
 /// Lightning's counters: `steps` updates are done, of which the pass that begins has none.
 fn loops(steps: u64) -> TorchItem {
     let counted = |names: &[&str], count: u64| dict(names.iter().map(|name| (*name, int(count))).collect());
-    let progress = |names: &[&str], total: u64| {
-        vec![("total", counted(names, total)), ("current", counted(names, 0))]
-    };
+    let progress =
+        |names: &[&str], total: u64| vec![("total", counted(names, total)), ("current", counted(names, 0))];
     const STEP: [&str; 2] = ["ready", "completed"];
     const RESET: [&str; 3] = ["ready", "completed", "started"];
     const BATCH: [&str; 4] = ["ready", "completed", "started", "processed"];
@@ -184,13 +199,22 @@ fn loops(steps: u64) -> TorchItem {
     ]);
     let fit = dict(vec![
         ("state_dict", nothing()),
-        ("epoch_loop.state_dict", dict(vec![("_batches_that_stepped", int(steps))])),
+        (
+            "epoch_loop.state_dict",
+            dict(vec![("_batches_that_stepped", int(steps))]),
+        ),
         ("epoch_loop.batch_progress", batches(steps)),
         ("epoch_loop.scheduler_progress", dict(progress(&STEP, steps))),
         ("epoch_loop.automatic_optimization.state_dict", nothing()),
-        ("epoch_loop.automatic_optimization.optim_progress", dict(vec![("optimizer", optimizer)])),
+        (
+            "epoch_loop.automatic_optimization.optim_progress",
+            dict(vec![("optimizer", optimizer)]),
+        ),
         ("epoch_loop.manual_optimization.state_dict", nothing()),
-        ("epoch_loop.manual_optimization.optim_step_progress", dict(progress(&STEP, 0))),
+        (
+            "epoch_loop.manual_optimization.optim_step_progress",
+            dict(progress(&STEP, 0)),
+        ),
         ("epoch_loop.val_loop.state_dict", nothing()),
         ("epoch_loop.val_loop.batch_progress", batches(0)),
         ("epoch_progress", dict(progress(&BATCH, 0))),
@@ -220,11 +244,17 @@ fn hyper_parameters(model: &FinishedModel<'_>, train: &Train) -> Result<TorchIte
         .map_err(|error| Error::internal(format!("write the objective: {error}")))?;
     let own = of_authors(objective);
     let mut config = vec![
-        ("parameterization", own.parameterization.map_or(TorchItem::None, text)),
-        ("backbone", text(match objective.backbone() {
-            Backbone::Dit => "dit",
-            Backbone::Transformer => "ar",
-        })),
+        (
+            "parameterization",
+            own.parameterization.map_or(TorchItem::None, text),
+        ),
+        (
+            "backbone",
+            text(match objective.backbone() {
+                Backbone::Dit => "dit",
+                Backbone::Transformer => "ar",
+            }),
+        ),
         ("T", int(u64::from(objective.steps().unwrap_or(0)))),
         ("subs_masking", flag(false)),
         ("time_conditioning", flag(objective.is_time_conditioned())),
@@ -249,7 +279,10 @@ fn hyper_parameters(model: &FinishedModel<'_>, train: &Train) -> Result<TorchIte
                 ("antithetic_sampling", flag(own.antithetic)),
                 ("importance_sampling", flag(own.times == Some(Times::Importance))),
                 ("sampling_eps", float(own.sampling_epsilon)),
-                ("change_of_variables", flag(own.times == Some(Times::ChangeOfVariables))),
+                (
+                    "change_of_variables",
+                    flag(own.times == Some(Times::ChangeOfVariables)),
+                ),
             ]),
         ),
         (
@@ -262,8 +295,17 @@ fn hyper_parameters(model: &FinishedModel<'_>, train: &Train) -> Result<TorchIte
                 ("eps", float(train.epsilon)),
             ]),
         ),
-        ("trainer", dict(vec![("gradient_clip_val", float(train.gradient_clip)), ("max_steps", int(train.steps))])),
-        ("loader", dict(vec![("global_batch_size", int(u64::from(train.batch)))])),
+        (
+            "trainer",
+            dict(vec![
+                ("gradient_clip_val", float(train.gradient_clip)),
+                ("max_steps", int(train.steps)),
+            ]),
+        ),
+        (
+            "loader",
+            dict(vec![("global_batch_size", int(u64::from(train.batch)))]),
+        ),
         ("objective", plain(&stated)),
     ];
     if let Some(noise) = objective.noise() {
@@ -306,11 +348,21 @@ fn noise_of_authors(noise: &Noise) -> TorchItem {
         Noise::LogLinear(own) => ("loglinear", vec![("eps", own.epsilon)]),
         Noise::Cosine(own) => ("cosine", vec![("eps", own.epsilon)]),
         Noise::CosineSquared(own) => ("cosinesqr", vec![("eps", own.epsilon)]),
-        Noise::Linear(own) => ("linear", vec![("sigma_min", own.sigma_min), ("sigma_max", own.sigma_max)]),
-        Noise::Geometric(own) => ("geometric", vec![("sigma_min", own.sigma_min), ("sigma_max", own.sigma_max)]),
+        Noise::Linear(own) => (
+            "linear",
+            vec![("sigma_min", own.sigma_min), ("sigma_max", own.sigma_max)],
+        ),
+        Noise::Geometric(own) => (
+            "geometric",
+            vec![("sigma_min", own.sigma_min), ("sigma_max", own.sigma_max)],
+        ),
     };
     let mut entries = vec![("type", text(name))];
-    entries.extend(fields.into_iter().map(|(name, value)| (name, TorchItem::Float(value))));
+    entries.extend(
+        fields
+            .into_iter()
+            .map(|(name, value)| (name, TorchItem::Float(value))),
+    );
     dict(entries)
 }
 

@@ -114,7 +114,11 @@ impl<'p> FinishedModel<'p> {
             Weights::Ema => EMA,
             Weights::Raw => RAW,
         };
-        weights::read(&self.folder.join(file), self.shape, self.info.objective.backbone())
+        weights::read(
+            &self.folder.join(file),
+            self.shape,
+            self.info.objective.backbone(),
+        )
     }
 
     /// The evaluations of these weights whose results are in the store, in the order of the plan.
@@ -124,7 +128,10 @@ impl<'p> FinishedModel<'p> {
             let (Stage::Evaluate(_), Decision::Cached(record)) = (&stage.stage, &stage.decision) else {
                 continue;
             };
-            if self.input(stage, "model").is_none_or(|model| model.name != self.planned.name) {
+            if self
+                .input(stage, "model")
+                .is_none_or(|model| model.name != self.planned.name)
+            {
                 continue;
             }
             let found = Evaluation::open(&self.store.artifact_path(&record.artifact))?;

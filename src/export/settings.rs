@@ -88,11 +88,21 @@ fn unknown_token(json: &Value) -> Option<&str> {
     let model = json.get("model")?;
     if let Some(id) = model.get("unk_id").and_then(Value::as_u64) {
         // Unigram: a list of tokens with their scores.
-        return model.get("vocab")?.get(usize::try_from(id).ok()?)?.get(0)?.as_str();
+        return model
+            .get("vocab")?
+            .get(usize::try_from(id).ok()?)?
+            .get(0)?
+            .as_str();
     }
     let token = model.get("unk_token")?.as_str()?;
-    let is_in_vocabulary = model.get("vocab").is_some_and(|vocabulary| vocabulary.get(token).is_some());
-    let mut added = json.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
+    let is_in_vocabulary = model
+        .get("vocab")
+        .is_some_and(|vocabulary| vocabulary.get(token).is_some());
+    let mut added = json
+        .get("added_tokens")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     (is_in_vocabulary || added.any(|other| other["content"] == token)).then_some(token)
 }
 
@@ -117,14 +127,23 @@ mod tests {
     #[test]
     fn export_names_an_unknown_token_that_the_vocabulary_has() {
         for (json, expected) in [
-            (json!({ "model": { "unk_token": "[UNK]", "vocab": { "[UNK]": 1 } } }), Some("[UNK]")),
-            (json!({ "model": { "unk_token": "[UNK]", "vocab": { "a": 1 } } }), None),
+            (
+                json!({ "model": { "unk_token": "[UNK]", "vocab": { "[UNK]": 1 } } }),
+                Some("[UNK]"),
+            ),
+            (
+                json!({ "model": { "unk_token": "[UNK]", "vocab": { "a": 1 } } }),
+                None,
+            ),
             (
                 json!({ "model": { "unk_token": "u", "vocab": {} }, "added_tokens": [{ "id": 3, "content": "u" }] }),
                 Some("u"),
             ),
             (json!({ "model": { "unk_token": null, "vocab": {} } }), None),
-            (json!({ "model": { "unk_id": 1, "vocab": [["a", -1.0], ["<unk>", 0.0]] } }), Some("<unk>")),
+            (
+                json!({ "model": { "unk_id": 1, "vocab": [["a", -1.0], ["<unk>", 0.0]] } }),
+                Some("<unk>"),
+            ),
             (json!({ "model": { "unk_id": 7, "vocab": [["a", -1.0]] } }), None),
         ] {
             assert_eq!(unknown_token(&json), expected, "{json}");

@@ -10,8 +10,8 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::model::{Parameter, parameters, total};
 use crate::shapes::{Backbone, Shape};
-use fitting::check;
 pub use fitting::ROTARY_BUFFER;
+use fitting::check;
 use tensors::{Reader, Writer};
 
 mod fitting;

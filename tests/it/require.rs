@@ -10,7 +10,7 @@ use std::io::Write as _;
 const VARIABLE: &str = "MDLM_TEST_REQUIRE";
 
 /// What tests ask for. `tests/README.md` states what each is.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 14] = [
     "byte-names",
     "gpu",
     "iconv",
@@ -24,6 +24,7 @@ pub const NAMES: [&str; 13] = [
     "pyarrow",
     "sarif-schema",
     "script",
+    "transformers",
 ];
 
 /// What was found of `name`; nothing, and a line on standard error, if it is missing.

@@ -153,7 +153,10 @@ fn check_kind(project: &Project, name: &str) -> Result<()> {
     }
     let models = stages.iter().filter(|(_, stage)| MODELS.contains(&stage.kind()));
     let models: Vec<_> = models.map(|(name, _)| format!("`{name}`")).collect();
-    let message = format!("it is a {} stage, and a train or checkpoint stage has a model", kind.name());
+    let message = format!(
+        "it is a {} stage, and a train or checkpoint stage has a model",
+        kind.name()
+    );
     Err(Error::input(message).hint(if models.is_empty() {
         "the manifest has no such stage".to_owned()
     } else {
