@@ -37,20 +37,20 @@ const NAMED: usize = 4;
 pub(super) fn text(model: &FinishedModel<'_>, which: Weights, roles: &Map<String, Value>) -> Result<String> {
     let info = &model.info;
     let backbone = info.objective.backbone();
-    let (pipeline_tag, tag) = match backbone {
-        Backbone::Dit => ("fill-mask", "masked-diffusion"),
-        Backbone::Transformer => ("text-generation", "autoregressive"),
+    let pipeline_tag = match backbone {
+        Backbone::Dit => "fill-mask",
+        Backbone::Transformer => "text-generation",
     };
     let evaluations = model.evaluations(which)?;
     let name = format!("{}: {}", model.plan.pipeline, model.planned.name);
     let description = model
-        .description()
+        .description
         .map_or(String::new(), |text| format!("{text}\n\n"));
     fill(
         TEMPLATE,
         &[
             ("pipeline_tag", pipeline_tag.to_owned()),
-            ("tag", tag.to_owned()),
+            ("tags", tags(&info.objective)),
             ("objective", info.objective.kind().to_owned()),
             ("index", index(model, &name, &evaluations)),
             ("name", name),
@@ -94,6 +94,21 @@ fn quoted(text: &str) -> String {
 
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
+}
+
+/// The tags of the hub, a line each.
+fn tags(objective: &Objective) -> String {
+    let kind = match objective {
+        Objective::Mdlm(_) | Objective::Sedd(_) | Objective::D3pm(_) => "masked-diffusion",
+        Objective::Mlm(_) => "masked-language-model",
+        Objective::Ar(_) => "autoregressive",
+    };
+    let mut tags = vec!["mdlm", kind, "custom_code"];
+    if objective.kind() != "mdlm" {
+        tags.insert(1, objective.kind());
+    }
+    let lines: Vec<_> = tags.iter().map(|tag| format!("- {tag}")).collect();
+    lines.join("\n")
 }
 
 fn citation(objective: &Objective) -> String {
@@ -362,12 +377,6 @@ fn index(model: &FinishedModel<'_>, name: &str, evaluations: &[MeasuredModel<'_>
 }
 
 impl<'p> FinishedModel<'p> {
-    /// The description of the stage that made it, if it has one.
-    fn description(&self) -> Option<&'p str> {
-        let config = &self.record.provenance.config;
-        config.get("description").and_then(Value::as_str)
-    }
-
     /// The source stages behind a stage with what they served for, each once. `purpose` is that of the stage itself.
     fn sources(
         &self,
@@ -410,7 +419,10 @@ fn data(model: &FinishedModel<'_>) -> String {
     }
     text += "| source | for | content | licence |\n|---|---|---|---|\n";
     for (source, purpose) in sources {
-        let (content, licence) = content_of(source);
+        let Stage::Source(own) = &source.stage else {
+            continue;
+        };
+        let (content, licence) = content_of(&own.input);
         let _ = writeln!(
             text,
             "| `{}` | {purpose} | {} | {} |",
@@ -433,10 +445,7 @@ fn data(model: &FinishedModel<'_>) -> String {
 }
 
 /// What a source has, and its licence.
-fn content_of(source: &PlannedStage) -> (String, String) {
-    let Stage::Source(own) = &source.stage else {
-        return (String::new(), String::new());
-    };
+fn content_of(input: &SourceInput) -> (String, String) {
     let unknown = || "not stated in the manifest".to_owned();
     let listed = |names: Vec<&str>| {
         let shown: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
@@ -448,7 +457,7 @@ fn content_of(source: &PlannedStage) -> (String, String) {
         };
         format!("{}{more}", shown.join(", "))
     };
-    match &own.input {
+    match input {
         SourceInput::Corpus(named) => match Corpus::find(&named.corpus) {
             Some(corpus) => (
                 format!(
@@ -495,7 +504,7 @@ fn training(model: &FinishedModel<'_>) -> Result<String> {
     );
     if let Some(rows) = model.rows().filter(|rows| rows.train.rows > 0) {
         let passes = train.steps as f64 * f64::from(train.batch) / rows.train.rows as f64;
-        let _ = write!(text, ", {passes:.2} times the training rows");
+        let _ = write!(text, ", {passes:.2} passes through the training rows");
     }
     let _ = write!(
         text,
@@ -552,6 +561,8 @@ fn provenance(model: &FinishedModel<'_>, which: Weights) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -559,5 +570,34 @@ mod tests {
         let values = [("a", "{b}".to_owned()), ("b", "x".to_owned())];
         assert_eq!(fill("1 {a} {b} 2", &values).unwrap(), "1 {b} x 2");
         assert!(fill("{c}", &values).is_err());
+    }
+
+    #[test]
+    fn export_card_states_the_licence_of_a_corpus_as_far_as_it_is_known() {
+        let content = |input: Value| content_of(&serde_json::from_value(input).unwrap());
+        let (text, licence) = content(json!({ "kind": "corpus", "corpus": "text8" }));
+        let corpus = Corpus::find("text8").unwrap();
+        assert_eq!(
+            text,
+            format!("[{}]({}), part `train`", corpus.title, corpus.homepage)
+        );
+        assert_eq!(licence, corpus.licence);
+        let files = json!({ "kind": "files", "files": ["a", "b", "c", "d", "e", "f"] });
+        assert_eq!(
+            content(files),
+            (
+                "files `a`, `b`, `c`, `d` and 2 more".to_owned(),
+                "not stated in the manifest".to_owned()
+            )
+        );
+        let synthetic = json!({ "kind": "synthetic", "grammar": "s -> 'a'", "records": 10 });
+        assert_eq!(content(synthetic).0, "10 records drawn from a grammar");
+    }
+
+    #[test]
+    fn export_card_has_each_tag_once() {
+        let of = |kind: &str| tags(&serde_json::from_value(json!({ "kind": kind })).unwrap());
+        assert_eq!(of("mdlm"), "- mdlm\n- masked-diffusion\n- custom_code");
+        assert_eq!(of("ar"), "- mdlm\n- ar\n- autoregressive\n- custom_code");
     }
 }

@@ -118,7 +118,7 @@ fn fill(model: &FinishedModel<'_>, which: Weights, folder: &Path) -> Result<()> 
     let parameters = model.parameters();
     let values = model.values(which)?;
     let buffer = rotary_buffer(model.shape);
-    let tensors = network_tensors(model.shape, &parameters, &values, &buffer);
+    let tensors = network_tensors(&parameters, &values, &buffer);
     let header: Vec<_> = tensors
         .iter()
         .map(|(name, dims, _)| (name.clone(), dims.clone()))

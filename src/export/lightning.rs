@@ -52,7 +52,7 @@ pub fn write(model: &FinishedModel<'_>, file: &Path, is_forced: bool) -> Result<
     let (raw, average) = (model.values(Weights::Raw)?, model.values(Weights::Ema)?);
     let [first, second] = checkpoint::moments(&model.folder, &parameters)?;
     let buffer = rotary_buffer(model.shape);
-    let tensors = network_tensors(model.shape, &parameters, &raw, &buffer);
+    let tensors = network_tensors(&parameters, &raw, &buffer);
     let tensor = |dims: &[usize]| TorchItem::Tensor(TorchDtype::F32, dims.to_vec());
     let state = tensors
         .iter()
@@ -219,12 +219,16 @@ fn loops(steps: u64) -> TorchItem {
         ("epoch_loop.val_loop.batch_progress", batches(0)),
         ("epoch_progress", dict(progress(&BATCH, 0))),
     ]);
+    let waiting = dict(vec![
+        ("state_dict", nothing()),
+        ("batch_progress", dict(progress(&BATCH, 0))),
+    ]);
     let idle = || dict(vec![("state_dict", nothing()), ("batch_progress", batches(0))]);
     dict(vec![
         ("fit_loop", fit),
         ("validate_loop", idle()),
         ("test_loop", idle()),
-        ("predict_loop", idle()),
+        ("predict_loop", waiting),
     ])
 }
 

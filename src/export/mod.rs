@@ -23,7 +23,7 @@ use crate::stages::evaluate::Evaluation;
 use crate::stages::trained::ModelInfo;
 use crate::store::{Record, Store};
 use crate::train::checkpoint::{EMA, RAW};
-use crate::weights::{self, PREFIX, ROTARY_BUFFER, rotary_buffer};
+use crate::weights::{self, PREFIX, ROTARY_BUFFER};
 
 mod card;
 pub mod hub;
@@ -45,6 +45,8 @@ pub struct FinishedModel<'p> {
     shape: &'static Shape,
     plan: &'p Plan,
     store: &'p Store,
+    /// What the manifest says of itself.
+    description: Option<&'p str>,
 }
 
 /// An evaluation of a model.
@@ -80,7 +82,14 @@ impl<'p> FinishedModel<'p> {
             shape,
             plan,
             store,
+            description: None,
         })
+    }
+
+    /// The same with the description of its manifest, for the model card.
+    #[must_use]
+    pub fn with_description(self, description: Option<&'p str>) -> Self {
+        Self { description, ..self }
     }
 
     /// The set of weights that is exported where `asked` is asked for: by default the average if there is one.
@@ -162,12 +171,10 @@ impl<'p> FinishedModel<'p> {
 
 /// The tensors of the network as the authors' files have them, the rotary buffer before the blocks: name, dimensions, values.
 fn network_tensors<'v>(
-    shape: &Shape,
     parameters: &'v [Parameter],
     values: &'v [f32],
     buffer: &'v [f32],
 ) -> Vec<(String, Vec<usize>, &'v [f32])> {
-    debug_assert_eq!(buffer.len(), rotary_buffer(shape).len());
     let mut tensors = Vec::with_capacity(parameters.len() + 1);
     for parameter in parameters {
         if parameter.name == "blocks.0.norm1.weight" {

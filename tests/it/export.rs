@@ -42,7 +42,8 @@ fn manifest(project: &Project, more: &Value) {
         .as_object_mut()
         .unwrap()
         .extend(more.as_object().unwrap().clone());
-    let manifest = json!({ "name": "tiny", "seed": 1, "stages": stages });
+    let description = "Foxes and hares.";
+    let manifest = json!({ "name": "tiny", "description": description, "seed": 1, "stages": stages });
     fs::write(project.path().join("pipelines/tiny.json"), manifest.to_string()).unwrap();
 }
 
@@ -370,7 +371,8 @@ fn export_card_has_results_data_settings_and_provenance() {
         &*format!("| upper bound (`time`) | {bits} | {perplexity} | 8 of "),
         &format!("      value: {:.3}\n", number("perplexity", "value")),
         "library_name: transformers\npipeline_tag: fill-mask\n",
-        "# tiny: model",
+        "- mdlm\n- masked-diffusion\n- custom_code\n",
+        "# tiny: model\n\nFoxes and hares.\n\nA DiT of 204.2 k parameters",
         "[arXiv 2406.07524](https://arxiv.org/abs/2406.07524)",
         "after 12 updates",
         "| `text` | text | files `../corpus/*.txt` | not stated in the manifest |",

@@ -122,7 +122,8 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let record = find(&project, &args.stage)?;
     let _pin = project.store.pin_if_writable(&record.artifact)?;
     let plan = plan(&project, &args.stage, terminal)?;
-    let model = FinishedModel::of(&plan, &project.store, &args.stage)?;
+    let model = FinishedModel::of(&plan, &project.store, &args.stage)?
+        .with_description(project.loaded.manifest.description.as_deref());
     let weights = match args.form {
         ExportForm::Hf => {
             let asked = args.weights.map(|weights| match weights {
