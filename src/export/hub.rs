@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{FinishedModel, card, network_tensors, settings, write_text};
+use super::{FinishedModel, NetworkTensor, card, settings, write_text};
 use crate::data::TOKENIZER;
 use crate::data::tokenizer::Tokenizer;
 use crate::disk::{sync_folder, sync_parent};
@@ -115,18 +115,16 @@ fn fill(model: &FinishedModel<'_>, which: Weights, folder: &Path) -> Result<()> 
         serde_json::from_str(&text).wrap(Kind::Input, || format!("read `{}`", tokenizer_path.display()))?;
     let roles = settings::role_tokens(&tokenizer, &parsed)?;
 
-    let parameters = model.parameters();
-    let values = model.values(which)?;
+    let values = model.read_weights(which)?;
     let buffer = rotary_buffer(model.shape);
-    let tensors = network_tensors(&parameters, &values, &buffer);
-    let header: Vec<_> = tensors
-        .iter()
-        .map(|(name, dims, _)| (name.clone(), dims.clone()))
+    let tensors = NetworkTensor::all(model.shape, &model.parameters());
+    let header: Vec<_> = (tensors.iter())
+        .map(|tensor| (tensor.name.clone(), tensor.dims.clone()))
         .collect();
     // `transformers` refuses files without `format`.
     let mut writer = Writer::create(&folder.join("model.safetensors"), &header, &[("format", "pt")])?;
-    for (_, _, values) in &tensors {
-        writer.append(values)?;
+    for tensor in &tensors {
+        writer.append(tensor.values(&values, &buffer))?;
     }
     writer.finish()?;
 

@@ -13,10 +13,11 @@
 //! The position in the data is that of a new pass: the authors' loader has other rows in another order, and none of them can
 //! be said to be done. A model from elsewhere has no moments here, so that AdamW could not resume: it is refused.
 
+use std::fs;
 use std::path::Path;
 
-use super::{FinishedModel, network_tensors, settings};
-use crate::error::{Error, Result};
+use super::{FinishedModel, NetworkTensor, settings};
+use crate::error::{Context as _, Error, Result};
 use crate::manifest::{MdlmObjective, Noise, Objective, Stage, Times, Train, Weights};
 use crate::shapes::{Backbone, Shape};
 use crate::train::{checkpoint, learning_rate};
@@ -48,18 +49,39 @@ pub fn write(model: &FinishedModel<'_>, file: &Path, is_forced: bool) -> Result<
         return Err(Error::input(format!("`{}` is there already", file.display()))
             .hint("name another file, or replace it with `--force`"));
     }
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).context(|| format!("write `{}`", file.display()))?;
+    }
     let parameters = model.parameters();
-    let (raw, average) = (model.values(Weights::Raw)?, model.values(Weights::Ema)?);
-    let [first, second] = checkpoint::moments(&model.folder, &parameters)?;
+    let tensors = NetworkTensor::all(model.shape, &parameters);
+    let mut writer = TorchWriter::create(file, &contents(model, train, &tensors)?)?;
+    // In the order in which `contents` has them, a set or two of values at a time.
+    let raw = model.read_weights(Weights::Raw)?;
     let buffer = rotary_buffer(model.shape);
-    let tensors = network_tensors(&parameters, &raw, &buffer);
+    for tensor in &tensors {
+        writer.append(tensor.values(&raw, &buffer))?;
+    }
+    drop(raw);
+    let [first, second] = checkpoint::moments(&model.folder, &parameters)?;
+    for parameter in &parameters {
+        writer.append(&[train.steps as f32])?;
+        writer.append(&first[parameter.range()])?;
+        writer.append(&second[parameter.range()])?;
+    }
+    drop([first, second]);
+    writer.append(&model.read_weights(Weights::Ema)?)?;
+    writer.finish()
+}
+
+/// The value of the file, without the elements of its tensors.
+fn contents(model: &FinishedModel<'_>, train: &Train, tensors: &[NetworkTensor]) -> Result<TorchItem> {
     let tensor = |dims: &[usize]| TorchItem::Tensor(TorchDtype::F32, dims.to_vec());
     let state = tensors
         .iter()
-        .map(|(name, dims, _)| TorchItem::named(name, tensor(dims)));
-    let dims: Vec<_> = parameters
-        .iter()
-        .map(|parameter| tensor(&parameter.dims))
+        .map(|own| TorchItem::named(&own.name, tensor(&own.dims)));
+    let dims: Vec<_> = (tensors.iter())
+        .filter(|own| own.range.is_some())
+        .map(|own| tensor(&own.dims))
         .collect();
     let moments = dims.iter().enumerate().map(|(index, dims)| {
         let state = vec![
@@ -71,50 +93,34 @@ pub fn write(model: &FinishedModel<'_>, file: &Path, is_forced: bool) -> Result<
     });
     let steps = train.steps;
     let rate = rate_after(train, steps);
-    let group = group(train, rate, dims.len());
-    let whole = dict(vec![
+    let optimizer = dict(vec![
+        ("state", TorchItem::Dict(moments.collect())),
+        (
+            "param_groups",
+            TorchItem::List(vec![group(train, rate, dims.len())]),
+        ),
+    ]);
+    let average = dict(vec![
+        ("decay", TorchItem::Float(train.ema)),
+        ("num_updates", int(steps)),
+        ("shadow_params", TorchItem::List(dims)),
+        ("collected_params", TorchItem::List(vec![])),
+    ]);
+    let settings = hyper_parameters(model, train)?;
+    Ok(dict(vec![
         ("epoch", int(0)),
         ("global_step", int(steps)),
         ("pytorch-lightning_version", text(LIGHTNING)),
         ("state_dict", TorchItem::OrderedDict(state.collect())),
         ("loops", loops(steps)),
         ("callbacks", dict(vec![])),
-        (
-            "optimizer_states",
-            TorchItem::List(vec![dict(vec![
-                ("state", TorchItem::Dict(moments.collect())),
-                ("param_groups", TorchItem::List(vec![group])),
-            ])]),
-        ),
+        ("optimizer_states", TorchItem::List(vec![optimizer])),
         ("lr_schedulers", TorchItem::List(vec![schedule(train, rate)])),
         ("hparams_name", text("kwargs")),
-        (
-            "hyper_parameters",
-            dict(vec![("config", hyper_parameters(model, train)?)]),
-        ),
-        (
-            "ema",
-            dict(vec![
-                ("decay", TorchItem::Float(train.ema)),
-                ("num_updates", int(steps)),
-                ("shadow_params", TorchItem::List(dims.clone())),
-                ("collected_params", TorchItem::List(vec![])),
-            ]),
-        ),
+        ("hyper_parameters", dict(vec![("config", settings)])),
+        ("ema", average),
         ("sampler", dict(vec![("random_state", TorchItem::None)])),
-    ]);
-    let mut writer = TorchWriter::create(file, &whole)?;
-    // In the order in which the value holds them.
-    for (_, _, values) in &tensors {
-        writer.append(values)?;
-    }
-    for parameter in &parameters {
-        writer.append(&[steps as f32])?;
-        writer.append(&first[parameter.range()])?;
-        writer.append(&second[parameter.range()])?;
-    }
-    writer.append(&average)?;
-    writer.finish()
+    ]))
 }
 
 fn dict(entries: Vec<(&str, TorchItem)>) -> TorchItem {
@@ -181,12 +187,12 @@ fn schedule(train: &Train, rate: f64) -> TorchItem {
 
 /// Lightning's counters: `steps` updates are done, of which the pass that begins has none.
 fn loops(steps: u64) -> TorchItem {
+    const BATCH: [&str; 4] = ["ready", "completed", "started", "processed"];
+    const RESET: [&str; 3] = ["ready", "completed", "started"];
+    const STEP: [&str; 2] = ["ready", "completed"];
     let counted = |names: &[&str], count: u64| dict(names.iter().map(|name| (*name, int(count))).collect());
     let progress =
         |names: &[&str], total: u64| vec![("total", counted(names, total)), ("current", counted(names, 0))];
-    const STEP: [&str; 2] = ["ready", "completed"];
-    const RESET: [&str; 3] = ["ready", "completed", "started"];
-    const BATCH: [&str; 4] = ["ready", "completed", "started", "processed"];
     let batches = |total| {
         let mut entries = progress(&BATCH, total);
         entries.push(("is_last_batch", TorchItem::Bool(false)));

@@ -10,6 +10,7 @@
 //!
 //! Tensors have the names of the authors' release, weights are f32, and the same result of a stage gives the same files.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::data::RowsInfo;
@@ -23,7 +24,7 @@ use crate::stages::evaluate::Evaluation;
 use crate::stages::trained::ModelInfo;
 use crate::store::{Record, Store};
 use crate::train::checkpoint::{EMA, RAW};
-use crate::weights::{self, PREFIX, ROTARY_BUFFER};
+use crate::weights::{self, PREFIX, ROTARY_BUFFER, rotary_buffer};
 
 mod card;
 pub mod hub;
@@ -118,7 +119,7 @@ impl<'p> FinishedModel<'p> {
     }
 
     /// The values of a set of weights, in the flat order.
-    fn values(&self, which: Weights) -> Result<Vec<f32>> {
+    fn read_weights(&self, which: Weights) -> Result<Vec<f32>> {
         let file = match which {
             Weights::Ema => EMA,
             Weights::Raw => RAW,
@@ -169,21 +170,43 @@ impl<'p> FinishedModel<'p> {
     }
 }
 
-/// The tensors of the network as the authors' files have them, the rotary buffer before the blocks: name, dimensions, values.
-fn network_tensors<'v>(
-    parameters: &'v [Parameter],
-    values: &'v [f32],
-    buffer: &'v [f32],
-) -> Vec<(String, Vec<usize>, &'v [f32])> {
-    let mut tensors = Vec::with_capacity(parameters.len() + 1);
-    for parameter in parameters {
-        if parameter.name == "blocks.0.norm1.weight" {
-            tensors.push((format!("{PREFIX}{ROTARY_BUFFER}"), vec![buffer.len()], buffer));
+/// A tensor of the network as the authors' files have it.
+#[derive(Debug)]
+struct NetworkTensor {
+    name: String,
+    dims: Vec<usize>,
+    /// Its place in the flat order; nothing for the rotary buffer.
+    range: Option<Range<usize>>,
+}
+
+impl NetworkTensor {
+    /// All, the rotary buffer before the blocks.
+    fn all(shape: &Shape, parameters: &[Parameter]) -> Vec<Self> {
+        let mut tensors = Vec::with_capacity(parameters.len() + 1);
+        for parameter in parameters {
+            if parameter.name == "blocks.0.norm1.weight" {
+                tensors.push(Self {
+                    name: format!("{PREFIX}{ROTARY_BUFFER}"),
+                    dims: vec![rotary_buffer(shape).len()],
+                    range: None,
+                });
+            }
+            tensors.push(Self {
+                name: format!("{PREFIX}{}", parameter.name),
+                dims: parameter.dims.clone(),
+                range: Some(parameter.range()),
+            });
         }
-        let name = format!("{PREFIX}{}", parameter.name);
-        tensors.push((name, parameter.dims.clone(), &values[parameter.range()]));
+        tensors
     }
-    tensors
+
+    /// Its values, of those of all parameters or of the buffer.
+    fn values<'v>(&self, of_parameters: &'v [f32], buffer: &'v [f32]) -> &'v [f32] {
+        match &self.range {
+            Some(range) => &of_parameters[range.clone()],
+            None => buffer,
+        }
+    }
 }
 
 /// An interval's sign: whether the value is an upper bound of what is meant.

@@ -1,6 +1,7 @@
 //! Models as files of other programs: a folder of Hugging Face, a checkpoint of PyTorch Lightning. They are imported again
 //! here, and `transformers` and PyTorch read them where Python has these.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -48,7 +49,7 @@ fn manifest(project: &Project, more: &Value) {
 }
 
 /// A short training whose weights leave their initial values far behind.
-fn train(objective: Value) -> Value {
+fn train(objective: &Value) -> Value {
     json!({
         "kind": "train", "from": "rows", "shape": "nano", "steps": 12, "batch": 8, "warmup_steps": 2,
         "learning_rate": 1e-2, "validation_rows": 4, "ema": 0.9, "objective": objective
@@ -153,7 +154,7 @@ fn read_logits(path: &Path) -> Vec<f32> {
 
 #[test]
 fn export_folder_has_these_files_and_fields() {
-    let mut model = train(json!({ "kind": "mdlm", "time_conditioning": true }));
+    let mut model = train(&json!({ "kind": "mdlm", "time_conditioning": true }));
     model["dropout"] = json!(0.05);
     let project = project(&json!({ "model": model }));
     project.run(&[]);
@@ -226,7 +227,14 @@ fn export_folder_has_these_files_and_fields() {
     assert!(same("tokenizer.json", &artifact.join("tokenizer.json")));
     let modeling = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/export/modeling_mdlm.py");
     assert!(same("modeling_mdlm.py", &modeling));
+}
 
+#[test]
+fn export_folder_has_the_weights_asked_for() {
+    let project = project(&json!({ "model": train(&json!({ "kind": "mdlm" })) }));
+    project.run(&[]);
+    ok(&project, "export", &["model", "--to", "hf", "out/hf"]);
+    let (folder, artifact) = (project.path().join("out/hf"), artifact(&project, "model"));
     let mut weights = Reader::open(&folder.join("model.safetensors")).unwrap();
     assert_eq!(weights.metadata("format"), Some("pt"));
     let own = parameters(nano(), Backbone::Dit);
@@ -298,7 +306,7 @@ fn export_folder_is_imported_with_equal_tensors_and_logits() {
         ),
         (json!({ "kind": "ar" }), Backbone::Transformer),
     ] {
-        let stages = json!({ "model": train(objective.clone()), "again": checkpoint("../hf") });
+        let stages = json!({ "model": train(&objective), "again": checkpoint("../hf") });
         let project = project(&stages);
         project.run(&["--target", "model"]);
         ok(&project, "export", &["model", "--to", "hf", "hf"]);
@@ -343,7 +351,7 @@ fn export_folder_is_imported_with_equal_tensors_and_logits() {
 #[test]
 fn export_card_has_results_data_settings_and_provenance() {
     let stages = json!({
-        "model": train(json!({ "kind": "mdlm" })),
+        "model": train(&json!({ "kind": "mdlm" })),
         "bound": { "kind": "evaluate", "model": "model", "data": "rows", "draws": 2, "rows": 8 },
         "raw-bound": { "kind": "evaluate", "model": "model", "data": "rows", "draws": 1, "rows": 8, "weights": "raw" },
         "other": { "kind": "source", "input": { "kind": "corpus", "corpus": "wikitext2" } },
@@ -395,7 +403,7 @@ fn export_card_has_results_data_settings_and_provenance() {
     );
 
     // Without results, and for weights that no evaluation is of.
-    manifest(&project, &json!({ "model": train(json!({ "kind": "mdlm" })) }));
+    manifest(&project, &json!({ "model": train(&json!({ "kind": "mdlm" })) }));
     ok(&project, "export", &["model", "--to", "hf", "hf", "--force"]);
     let card = fs::read_to_string(project.path().join("hf/README.md")).unwrap();
     assert!(
@@ -410,7 +418,7 @@ fn json_of_record(project: &Project, stage: &str) -> Value {
 
 #[test]
 fn export_refuses_what_it_cannot_write() {
-    let stages = json!({ "model": train(json!({ "kind": "mdlm" })), "again": checkpoint("../hf") });
+    let stages = json!({ "model": train(&json!({ "kind": "mdlm" })), "again": checkpoint("../hf") });
     let project = project(&stages);
     let said = refused(&project, &["model", "--to", "hf", "hf"]);
     assert!(
@@ -484,7 +492,7 @@ fn export_refuses_what_it_cannot_write() {
 /// A damaged result: neither the folder nor what it was written as stays, and an earlier export is as it was.
 #[test]
 fn export_that_fails_leaves_nothing_half() {
-    let project = project(&json!({ "model": train(json!({ "kind": "mdlm" })) }));
+    let project = project(&json!({ "model": train(&json!({ "kind": "mdlm" })) }));
     project.run(&[]);
     ok(&project, "export", &["model", "--to", "hf", "hf"]);
     let before = names(project.path());
@@ -514,7 +522,7 @@ fn export_to_lightning_is_imported_with_weights_and_average() {
         (json!({ "kind": "d3pm", "steps": 40 }), Backbone::Dit),
         (json!({ "kind": "ar" }), Backbone::Transformer),
     ] {
-        let stages = json!({ "model": train(objective), "again": checkpoint("../last.ckpt") });
+        let stages = json!({ "model": train(&objective), "again": checkpoint("../last.ckpt") });
         let project = project(&stages);
         project.run(&["--target", "model"]);
         ok(&project, "export", &["model", "--to", "lightning", "last.ckpt"]);
@@ -583,12 +591,29 @@ fn export_has_the_same_logits_in_transformers() {
     random["objective"] = json!({ "kind": "mdlm", "time_conditioning": true });
     let mut causal = checkpoint("../causal.safetensors");
     causal["objective"] = json!({ "kind": "ar" });
+    let of = |rows: &str, objective: Value| {
+        let mut stage = train(&objective);
+        stage["from"] = json!(rows);
+        stage
+    };
     let project = project(&json!({
-        "plain": train(json!({ "kind": "mdlm" })),
-        "conditioned": train(json!({ "kind": "mdlm", "time_conditioning": true })),
-        "ar": train(json!({ "kind": "ar" })),
+        "plain": train(&json!({ "kind": "mdlm" })),
+        "conditioned": train(&json!({ "kind": "mdlm", "time_conditioning": true })),
+        "ar": train(&json!({ "kind": "ar" })),
         "random": random,
-        "causal": causal
+        "causal": causal,
+        "words": {
+            "kind": "tokenize", "from": "text",
+            "tokenizer": { "kind": "train_wordpiece", "vocabulary_size": 400, "min_frequency": 1 }
+        },
+        "word-rows": { "kind": "pack", "from": "words", "length": 32, "validation": 0.2, "wrap": false },
+        "padded": of("word-rows", json!({ "kind": "sedd" })),
+        "letters": {
+            "kind": "tokenize", "from": "text",
+            "tokenizer": { "kind": "characters", "alphabet": "abcdefghijklmnopqrstuvwxyz0123456789 " }
+        },
+        "letter-rows": { "kind": "pack", "from": "letters", "length": 32, "validation": 0.2 },
+        "lettered": of("letter-rows", json!({ "kind": "mlm" }))
     }));
     random_weights(&project.path().join("random.safetensors"), Backbone::Dit);
     random_weights(&project.path().join("causal.safetensors"), Backbone::Transformer);
@@ -600,6 +625,8 @@ fn export_has_the_same_logits_in_transformers() {
         ("ar", Backbone::Transformer, false),
         ("random", Backbone::Dit, true),
         ("causal", Backbone::Transformer, false),
+        ("padded", Backbone::Dit, true),
+        ("lettered", Backbone::Dit, false),
     ] {
         ok(&project, "export", &[stage, "--to", "hf", stage]);
         let rows = project.path().join(format!("{stage}.in"));
@@ -622,7 +649,7 @@ fn export_has_the_same_logits_in_transformers() {
         &["exported", "cases.json", "--tolerance", TOLERANCE],
     );
     let found = found.as_array().unwrap();
-    assert_eq!(found.len(), 5);
+    assert_eq!(found.len(), 7);
     for case in found {
         // Of logits that are all near zero any two networks would be equal.
         assert!(case["largest"].as_f64().unwrap() > 0.1, "{case}");
@@ -634,7 +661,7 @@ fn export_has_the_same_logits_in_transformers() {
 #[test]
 fn export_to_lightning_is_loaded_by_torch() {
     let Some(python) = python() else { return };
-    let project = project(&json!({ "model": train(json!({ "kind": "mdlm" })) }));
+    let project = project(&json!({ "model": train(&json!({ "kind": "mdlm" })) }));
     project.run(&[]);
     ok(&project, "export", &["model", "--to", "lightning", "last.ckpt"]);
     let found = hub(&python, &project, &["resume", "last.ckpt"]);
@@ -647,7 +674,10 @@ fn export_to_lightning_is_loaded_by_torch() {
             .flat_map(|value| value.to_le_bytes())
             .collect();
         let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
-        let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut hex = String::new();
+        for byte in digest.as_ref() {
+            write!(hex, "{byte:02x}").unwrap();
+        }
         json!({ "dtype": "float32", "shape": of.dims, "sha256": hex })
     };
     let (raw, average) = (arena("raw.safetensors", ""), arena("ema.safetensors", ""));
