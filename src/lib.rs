@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | 13 | `main` | the program: allocator, call, exit code |
 //! | 12 | `cli` | a part of the program, not of the library: `commands`, one file or folder each, which do not import each other; `args` and `render`, which they share |
-//! | 11 | [`executor`] | runs a plan: look up, lock, run, commit, emit events |
+//! | 11 | [`executor`], [`export`] | runs a plan: look up, lock, run, commit, emit events; a trained model as files of other programs |
 //! | 10 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; measurements of time and memory |
 //! | 9 | [`stages`] | one file per stage kind: config + inputs → artifact |
 //! | 8 | [`train`], [`evaluate`], [`sample`] | the training loop, AdamW, EMA; bounds and perplexity; samplers |
@@ -56,6 +56,7 @@ pub use mdlm_base::{
 pub mod bench;
 pub mod evaluate;
 pub mod executor;
+pub mod export;
 pub mod model;
 pub mod plan;
 pub mod report;

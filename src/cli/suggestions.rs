@@ -130,9 +130,9 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "`mdlm pull MANIFEST` fetches what another machine has made",
     ),
     (
-        &["export", "save", "upload"],
-        "`mdlm path MANIFEST STAGE` prints the folder of a result, from which files can be copied; `mdlm push` \
-         shares the result",
+        &["convert", "publish", "save", "upload"],
+        "`mdlm export MANIFEST STAGE --to hf DIR` writes a model for other programs, `mdlm path MANIFEST STAGE` prints \
+         the folder of a result, from which files can be copied, and `mdlm push` shares the result",
     ),
     (
         &["add", "commit", "track"],

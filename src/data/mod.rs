@@ -356,7 +356,11 @@ pub fn split_name(split: Split) -> &'static str {
     }
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+/// Reads a JSON file.
+///
+/// # Errors
+/// Input error: the file cannot be read, or has other fields.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read(path).context(|| format!("read `{}`", path.display()))?;
     serde_json::from_slice(&text).wrap(Kind::Input, || format!("read `{}`", path.display()))
 }

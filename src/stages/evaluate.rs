@@ -5,12 +5,13 @@
 //! says so.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::data::rows::Rows;
-use crate::data::{SourceInfo, Unit, split_name, write_json};
+use crate::data::{SourceInfo, Unit, read_json, split_name, write_json};
 use crate::diffusion::Method;
 use crate::error::{Context as _, Error, Result};
 use crate::evaluate::{BoundEstimator, Interval, Quantity};
@@ -106,6 +107,14 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// Reads `evaluation.json` of an evaluate artifact.
+    ///
+    /// # Errors
+    /// The file is absent or damaged.
+    pub fn open(artifact: &Path) -> Result<Self> {
+        read_json(&artifact.join(EVALUATION))
+    }
+
     /// What the numbers are: `upper bound`, `exact value`.
     #[must_use]
     pub fn quantity(&self) -> &'static str {

@@ -7,7 +7,7 @@ use crate::model::{Parameter, parameters};
 use crate::shapes::{Backbone, SHAPES, Shape};
 
 /// A buffer in the authors' files that is not a weight: it follows from the shape.
-pub(super) const ROTARY_BUFFER: &str = "rotary_emb.inv_freq";
+pub const ROTARY_BUFFER: &str = "rotary_emb.inv_freq";
 
 /// What stands before the names of the network's tensors, in any order and number: the authors' release has `backbone.`,
 /// wrappers of PyTorch's add the others.

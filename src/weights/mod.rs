@@ -10,6 +10,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::model::{Parameter, parameters, total};
 use crate::shapes::{Backbone, Shape};
+pub use fitting::ROTARY_BUFFER;
 use fitting::check;
 use tensors::{Reader, Writer};
 
@@ -20,6 +21,18 @@ pub mod torch;
 
 /// Prefix of the network's tensors in the authors' release.
 pub const PREFIX: &str = "backbone.";
+
+/// Base of the rotary angles (arXiv 2104.09864).
+const ROTARY_BASE: f64 = 10_000.0;
+
+/// The buffer of rotary frequencies that the authors' files have beside the weights, [D / 2H]: 10000^(-i / half), computed in
+/// f64 and rounded once. It follows from the shape.
+#[must_use]
+pub fn rotary_buffer(shape: &Shape) -> Vec<f32> {
+    let half = shape.width / shape.heads / 2;
+    let frequency = |i: usize| ROTARY_BASE.powf(-(i as f64) / half as f64) as f32;
+    (0..half).map(frequency).collect()
+}
 
 /// The file name of a tensor of an arena.
 fn file_name(arena: &str, parameter: &Parameter) -> String {

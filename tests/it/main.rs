@@ -12,6 +12,7 @@ mod downloads;
 mod encoder;
 mod environment;
 mod evaluate;
+mod export;
 mod files;
 mod hints;
 mod init;

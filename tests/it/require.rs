@@ -24,7 +24,7 @@ pub const NAMES: [&str; 14] = [
     "pyarrow",
     "sarif-schema",
     "script",
-    "torch",
+    "transformers",
 ];
 
 /// What was found of `name`; nothing, and a line on standard error, if it is missing.

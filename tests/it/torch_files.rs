@@ -51,7 +51,7 @@ fn hex(bytes: &[u8]) -> String {
 /// Every type of elements in every protocol: whole, transposed, narrowed, repeated, overlapping, empty.
 #[test]
 fn torch_files_of_every_type_stride_and_protocol_are_read_equal() {
-    let Some(python) = require("torch", python_with(&["torch", "numpy"])) else {
+    let Some(python) = require("transformers", python_with(&["torch", "numpy"])) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -84,7 +84,7 @@ fn torch_files_of_every_type_stride_and_protocol_are_read_equal() {
 /// `torch.load(weights_only=True)` reads what the writer writes, mapped and not.
 #[test]
 fn torch_files_written_are_read_equal_by_pytorch() {
-    let Some(python) = require("torch", python_with(&["torch", "numpy"])) else {
+    let Some(python) = require("transformers", python_with(&["torch", "numpy"])) else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();

@@ -10,10 +10,14 @@ downloaded. A command that finds a fault prints it and ends with status 1.
     python tests/peers/hub.py load FILE                                             # JSON: digests of all tensors
     python tests/peers/hub.py resave DIR OTHER
     python tests/peers/hub.py tokenizer DIR TEXT
+    python tests/peers/hub.py exported CASES.json --tolerance 2e-4    # what `cargo test export_` runs
+    python tests/peers/hub.py resume FILE                             # a Lightning checkpoint, taken by AdamW
 """
 
 import argparse
+import contextlib
 import hashlib
+import io
 import json
 import math
 import os
@@ -217,10 +221,9 @@ def pretrained(folder, dtype="auto"):
     return model
 
 
-def logits(arguments):
-    dtype = DTYPES.get(arguments.dtype, arguments.dtype)
-    model = pretrained(arguments.folder, dtype)
-    inputs = load_file(arguments.input)
+def computed(model, path):
+    """The model's logits of the rows in a file."""
+    inputs = load_file(path)
     # An autoregressive model has clean tokens.
     xt = torch.from_numpy(inputs["xt" if "xt" in inputs else "x0"].astype(numpy.int64))
     sigma = inputs.get("sigma")
@@ -229,7 +232,12 @@ def logits(arguments):
     sigma = torch.zeros(len(xt)) if sigma is None else torch.as_tensor(sigma, dtype=torch.float32)
     with torch.no_grad():
         rows = [model(xt[i : i + 1], timesteps=sigma[i : i + 1]).logits for i in range(len(xt))]
-    save_file({"logits": torch.cat(rows).float().numpy()}, arguments.output)
+    return torch.cat(rows).float().numpy()
+
+
+def logits(arguments):
+    dtype = DTYPES.get(arguments.dtype, arguments.dtype)
+    save_file({"logits": computed(pretrained(arguments.folder, dtype), arguments.input)}, arguments.output)
 
 
 def compare(arguments):
@@ -309,16 +317,16 @@ def resave(arguments):
     print(f"{len(b)} tensors are equal; settings that differ: {differing}")
 
 
-def tokenizer(arguments):
-    """`AutoTokenizer` gives the ids of `tokenizer.json`, and the special tokens those of `config.json`."""
+def tokenized(folder, text):
+    """`AutoTokenizer` gives the ids of `tokenizer.json`, and the special tokens those of `config.json`. Lines, tokens, class."""
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
-    folder = Path(arguments.folder)
+    folder = Path(folder)
     settings = json.loads((folder / "config.json").read_text())
     kept = Tokenizer.from_file(str(folder / "tokenizer.json"))
     # `transformers` reads config.json first, and would ask at a terminal whether to run the modelling file.
-    auto = AutoTokenizer.from_pretrained(arguments.folder, trust_remote_code=True)
+    auto = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     for role in ("mask", "bos", "eos", "pad"):
         found, expected = getattr(auto, f"{role}_token_id"), settings[f"{role}_token_id"]
         if found != expected:
@@ -326,7 +334,7 @@ def tokenizer(arguments):
     if len(auto) != settings["tokenizer_vocab_size"]:
         sys.exit(f"`AutoTokenizer` has {len(auto)} tokens, `config.json` {settings['tokenizer_vocab_size']}")
     tokens = 0
-    for number, line in enumerate(Path(arguments.text).read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(Path(text).read_text(encoding="utf-8").split("\n"), 1):
         found = auto(line, add_special_tokens=False)["input_ids"]
         expected = kept.encode(line, add_special_tokens=False).ids
         if found != expected:
@@ -338,7 +346,63 @@ def tokenizer(arguments):
     middle = auto("a" + auto.mask_token, add_special_tokens=False)["input_ids"]
     if settings["mask_token_id"] not in middle:
         sys.exit(f"`{auto.mask_token}` in a text gives {middle}, without the mask")
-    print(f"{number} lines, {tokens} tokens: the same ids; class {type(auto).__name__}")
+    return number, tokens, type(auto).__name__
+
+
+def tokenizer(arguments):
+    lines, tokens, kind = tokenized(arguments.folder, arguments.text)
+    print(f"{lines} lines, {tokens} tokens: the same ids; class {kind}")
+
+
+def exported(arguments):
+    """Each case is {folder, input, logits, text}: the folder's logits are those of mdlm in a file, its tokenizer encodes the
+    text as its `tokenizer.json` does, and the example of its card runs."""
+    answers = []
+    for case in json.loads(Path(arguments.cases).read_text()):
+        folder = case["folder"]
+        ours, theirs = load_file(case["logits"])["logits"], computed(pretrained(folder), case["input"])
+        difference = float(numpy.abs(ours - theirs).max())
+        # NaN compares false.
+        if ours.shape != theirs.shape or not difference <= arguments.tolerance:
+            sys.exit(f"{folder}: logits differ by {difference:g}, above {arguments.tolerance:g}")
+        _, tokens, kind = tokenized(folder, case["text"])
+        example = (Path(folder) / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+        names, here = {}, os.getcwd()
+        os.chdir(folder)
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(example, f"{folder}/README.md", "exec"), names)
+        os.chdir(here)
+        if names["logits"].shape != (1, *theirs.shape[1:]) or not names["logits"].isfinite().all():
+            sys.exit(f"{folder}: the example of the card has logits {names['logits'].shape}")
+        largest = float(numpy.abs(ours).max())
+        answers.append(
+            {"folder": folder, "difference": difference, "largest": largest, "tokens": tokens, "tokenizer": kind}
+        )
+    print(json.dumps(answers, indent=2))
+
+
+def resume(arguments):
+    """Restores what Lightning restores, except for its loops: weights by name, AdamW's state, the scheduler's."""
+    whole = read(Path(arguments.file))
+    buffers = {INV_FREQ}
+    parameters = [
+        torch.nn.Parameter(tensor.clone()) for name, tensor in whole["state_dict"].items() if name not in buffers
+    ]
+    optimizer = torch.optim.AdamW(parameters, lr=1.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    optimizer.load_state_dict(whole["optimizer_states"][0])
+    scheduler.load_state_dict(whole["lr_schedulers"][0])
+    answer = summary(whole)
+    answer["adamw"] = summary(optimizer.state_dict())
+    answer["steps"] = [float(state["step"]) for state in optimizer.state_dict()["state"].values()]
+    for weight in parameters:
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    scheduler.step()
+    if any(not weight.isfinite().all() for weight in parameters):
+        sys.exit("a further step of AdamW gives weights that are not finite")
+    answer["learning_rate"] = scheduler.get_last_lr()[0]
+    print(json.dumps(answer))
 
 
 def main():
@@ -364,13 +428,19 @@ def main():
     command.add_argument("--tolerance", type=float, default=2e-4)
     command = commands.add_parser("load")
     command.add_argument("file")
+    command = commands.add_parser("exported")
+    command.add_argument("cases")
+    command.add_argument("--tolerance", type=float, default=2e-4)
+    command = commands.add_parser("resume")
+    command.add_argument("file")
     for name, last in (("resave", "other"), ("tokenizer", "text")):
         command = commands.add_parser(name)
         command.add_argument("folder")
         command.add_argument(last)
     arguments = parser.parse_args()
     run = {
-        "random": random, "logits": logits, "compare": compare, "load": load, "resave": resave, "tokenizer": tokenizer
+        "random": random, "logits": logits, "compare": compare, "load": load, "resave": resave, "tokenizer": tokenizer,
+        "exported": exported, "resume": resume,
     }  # fmt: skip
     run[arguments.command](arguments)
 

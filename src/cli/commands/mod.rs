@@ -20,6 +20,7 @@ pub mod data;
 pub mod doctor;
 pub mod downloads;
 pub mod explain;
+pub mod export;
 pub mod gc;
 pub mod graph;
 pub mod init;
@@ -138,6 +139,9 @@ pub enum Command {
     /// Compute a checkpoint's logits, to compare implementations
     #[command(long_about = logits::LONG_ABOUT)]
     Logits(logits::Args),
+    /// Write a model for `transformers` or PyTorch Lightning
+    #[command(long_about = export::LONG_ABOUT)]
+    Export(export::Args),
     /// Print the folder of a stage's results
     #[command(long_about = path::LONG_ABOUT)]
     Path(path::Args),
@@ -223,6 +227,7 @@ impl Command {
             Self::Pull(_) => "pull".to_owned(),
             Self::Checkpoint(args) => format!("show the checkpoint `{}`", args.file.display()),
             Self::Logits(_) => "compute logits".to_owned(),
+            Self::Export(args) => format!("export stage `{}`", args.stage),
             Self::Doctor(_) => "examine this machine".to_owned(),
             Self::Bench(_) => "measure".to_owned(),
             Self::Variance(_) => "measure the variance of the training loss".to_owned(),
@@ -279,6 +284,7 @@ impl Command {
             Self::Pull(args) => pull::run(args, terminal),
             Self::Checkpoint(args) => checkpoint::run(args, terminal),
             Self::Logits(args) => logits::run(args, terminal),
+            Self::Export(args) => export::run(args, terminal),
             Self::Doctor(args) => doctor::run(args, terminal),
             Self::Bench(args) => bench::run(args, terminal),
             Self::Variance(args) => variance::run(args, terminal),

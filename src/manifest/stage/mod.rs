@@ -31,7 +31,7 @@ pub use tokenize::{
     BertFile, Characters, Gpt2Files, PublishedTokenizer, SpecialTokens, SpecialTokensInText, TEXT8_ALPHABET,
     Tokenize, Tokenizer, TokenizerDownload, TokenizerFile, TokenizerOfStage, TrainTokenizer,
 };
-pub use train::{KeepCheckpoints, LearningRateSchedule, Train};
+pub use train::{DEFAULT_DROPOUT, KeepCheckpoints, LearningRateSchedule, Train};
 
 /// Makes [`Stage`] and [`StageKind`] from the table of kinds, and the macros [`with_settings!`] and [`with_kind!`]. `$` is an
 /// argument, since a macro cannot write it into the macros that it makes.

@@ -11,7 +11,7 @@ use super::History;
 use crate::disk::sync_folder;
 use crate::error::{Context, Error, Kind, Result, Wrap};
 use crate::kernels::adamw::Moments;
-use crate::model::{Arena, Learner};
+use crate::model::{Arena, Learner, Parameter};
 use crate::train::{Log, METRICS, Watch};
 use crate::weights;
 
@@ -112,6 +112,18 @@ pub fn read(folder: &Path, learner: &mut dyn Learner, history: &History) -> Resu
         step: record.step,
         log,
     })
+}
+
+/// The first and second moments of the parameters in the state of a run, in the flat order.
+///
+/// # Errors
+/// The folder has none, or they are damaged.
+pub fn moments(folder: &Path, parameters: &[Parameter]) -> Result<[Vec<f32>; 2]> {
+    let path = folder.join(OPTIMIZER);
+    Ok([
+        weights::read_arena(&path, parameters, FIRST)?,
+        weights::read_arena(&path, parameters, SECOND)?,
+    ])
 }
 
 /// Whether a folder has a state.

@@ -28,6 +28,6 @@ mod format;
 mod history;
 mod manager;
 
-pub use format::{EMA, OPTIMIZER, RAW, STATE, TrainState, group_of, not_validated, read, write};
+pub use format::{EMA, OPTIMIZER, RAW, STATE, TrainState, group_of, moments, not_validated, read, write};
 pub use history::History;
 pub use manager::{CheckpointManager, Left, Restored, not_kept};

@@ -94,7 +94,7 @@ impl ConfigFacts {
         self.conditioning = reader.number("cond_dim")?;
         self.time_conditioning = reader.flag("time_conditioning")?;
         self.mask = reader.number("mask_token_id")?;
-        self.tokens = reader.number("tokenizer_vocabulary")?;
+        self.tokens = reader.number("tokenizer_vocab_size")?;
         self.wrap = reader.flag("wrap")?;
         self.spelled_out(reader)?;
         if self.objective.is_some() {
@@ -349,8 +349,11 @@ mod tests {
         let mut ours = published();
         ours["objective"] = json!({ "kind": "d3pm", "steps": 50 });
         ours["mask_token_id"] = json!(7);
+        ours["tokenizer_vocab_size"] = json!(8);
+        ours["wrap"] = json!(false);
         let found = facts(&ours);
         assert_eq!((found.objective.unwrap().kind(), found.mask), ("d3pm", Some(7)));
+        assert_eq!((found.tokens, found.wrap), (Some(8), Some(false)));
     }
 
     #[test]

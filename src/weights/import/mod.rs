@@ -20,8 +20,9 @@ use crate::manifest::Weights;
 use crate::model::{Parameter, parameters, total};
 use crate::plural::counted;
 use crate::shapes::{Backbone, Shape};
-use crate::weights::fitting::{ROTARY_BUFFER, check};
+use crate::weights::fitting::check;
 use crate::weights::tensors::Reader;
+use crate::weights::{ROTARY_BASE, ROTARY_BUFFER};
 use config::ConfigFacts;
 use files::{CheckpointFile, Container, FileSet, MODEL, read_json};
 use guess::GuessedShape;
@@ -36,8 +37,6 @@ mod torch_file;
 
 pub use super::fitting::NamedTensor;
 
-/// Base of the rotary angles.
-const ROTARY_BASE: f64 = 10_000.0;
 /// Arena of averaged weights in a file of ours.
 const AVERAGED: &str = "ema";
 /// Arenas of AdamW's moments in a file of ours.

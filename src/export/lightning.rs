@@ -1,0 +1,396 @@
+//! A checkpoint of PyTorch Lightning as the authors' trainer writes it (kuleshov-group/mdlm, Lightning 2.2.1), after the last
+//! update of a train stage.
+//!
+//! | key | content |
+//! |---|---|
+//! | `state_dict` | the weights of the last step as `backbone.NAME`, and the rotary buffer |
+//! | `ema` | their average: a list in the order of the parameters |
+//! | `optimizer_states` | AdamW: by the number of the parameter its step and moments, and the settings |
+//! | `lr_schedulers` | the position of a `LambdaLR`; its function is that of the settings with which training resumes |
+//! | `loops` | counters: all updates are done, and a pass through the data begins |
+//! | `hyper_parameters` | the settings under the authors' names, as plain dicts, and the objective as a manifest has it |
+//!
+//! The position in the data is that of a new pass: the authors' loader has other rows in another order, and none of them can
+//! be said to be done. A model from elsewhere has no moments here, so that AdamW could not resume: it is refused.
+
+use std::fs;
+use std::path::Path;
+
+use super::{FinishedModel, NetworkTensor, settings};
+use crate::error::{Context as _, Error, Result};
+use crate::manifest::{MdlmObjective, Noise, Objective, Stage, Times, Train, Weights};
+use crate::shapes::{Backbone, Shape};
+use crate::train::{checkpoint, learning_rate};
+use crate::weights::rotary_buffer;
+use crate::weights::torch::dtype::TorchDtype;
+use crate::weights::torch::write::{TorchItem, TorchWriter};
+
+/// The version that the authors' release requires.
+const LIGHTNING: &str = "2.2.1";
+
+/// Writes a checkpoint beside its place, and renames it. A file that is there is replaced if `is_forced`.
+///
+/// # Errors
+/// Input errors: the stage has not trained its model, the file is there. The environment's: the disk is full or not writable.
+pub fn write(model: &FinishedModel<'_>, file: &Path, is_forced: bool) -> Result<()> {
+    let Stage::Train(train) = &model.planned.stage else {
+        return Err(
+            Error::input("it is a checkpoint stage, whose model has no moments of AdamW to resume from").hint(
+                "export it with `--to hf`, which needs none, or fine-tune it in a train stage whose `init` names it, and export that",
+            ),
+        );
+    };
+    if file.is_dir() {
+        return Err(
+            Error::input(format!("`{}` is a folder", file.display())).hint("name a file: `last.ckpt`")
+        );
+    }
+    if !is_forced && file.exists() {
+        return Err(Error::input(format!("`{}` is there already", file.display()))
+            .hint("name another file, or replace it with `--force`"));
+    }
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).context(|| format!("write `{}`", file.display()))?;
+    }
+    let parameters = model.parameters();
+    let tensors = NetworkTensor::all(model.shape, &parameters);
+    let mut writer = TorchWriter::create(file, &contents(model, train, &tensors)?)?;
+    // In the order in which `contents` has them, a set or two of values at a time.
+    let raw = model.read_weights(Weights::Raw)?;
+    let buffer = rotary_buffer(model.shape);
+    for tensor in &tensors {
+        writer.append(tensor.values(&raw, &buffer))?;
+    }
+    drop(raw);
+    let [first, second] = checkpoint::moments(&model.folder, &parameters)?;
+    for parameter in &parameters {
+        writer.append(&[train.steps as f32])?;
+        writer.append(&first[parameter.range()])?;
+        writer.append(&second[parameter.range()])?;
+    }
+    drop([first, second]);
+    writer.append(&model.read_weights(Weights::Ema)?)?;
+    writer.finish()
+}
+
+/// The value of the file, without the elements of its tensors.
+fn contents(model: &FinishedModel<'_>, train: &Train, tensors: &[NetworkTensor]) -> Result<TorchItem> {
+    let tensor = |dims: &[usize]| TorchItem::Tensor(TorchDtype::F32, dims.to_vec());
+    let state = tensors
+        .iter()
+        .map(|own| TorchItem::named(&own.name, tensor(&own.dims)));
+    let dims: Vec<_> = (tensors.iter())
+        .filter(|own| own.range.is_some())
+        .map(|own| tensor(&own.dims))
+        .collect();
+    let moments = dims.iter().enumerate().map(|(index, dims)| {
+        let state = vec![
+            TorchItem::named("step", tensor(&[])),
+            TorchItem::named("exp_avg", dims.clone()),
+            TorchItem::named("exp_avg_sq", dims.clone()),
+        ];
+        (int(index as u64), TorchItem::Dict(state))
+    });
+    let steps = train.steps;
+    let rate = rate_after(train, steps);
+    let optimizer = dict(vec![
+        ("state", TorchItem::Dict(moments.collect())),
+        (
+            "param_groups",
+            TorchItem::List(vec![group(train, rate, dims.len())]),
+        ),
+    ]);
+    let average = dict(vec![
+        ("decay", TorchItem::Float(train.ema)),
+        ("num_updates", int(steps)),
+        ("shadow_params", TorchItem::List(dims)),
+        ("collected_params", TorchItem::List(vec![])),
+    ]);
+    let settings = hyper_parameters(model, train)?;
+    Ok(dict(vec![
+        ("epoch", int(0)),
+        ("global_step", int(steps)),
+        ("pytorch-lightning_version", text(LIGHTNING)),
+        ("state_dict", TorchItem::OrderedDict(state.collect())),
+        ("loops", loops(steps)),
+        ("callbacks", dict(vec![])),
+        ("optimizer_states", TorchItem::List(vec![optimizer])),
+        ("lr_schedulers", TorchItem::List(vec![schedule(train, rate)])),
+        ("hparams_name", text("kwargs")),
+        ("hyper_parameters", dict(vec![("config", settings)])),
+        ("ema", average),
+        ("sampler", dict(vec![("random_state", TorchItem::None)])),
+    ]))
+}
+
+fn dict(entries: Vec<(&str, TorchItem)>) -> TorchItem {
+    let named = |(name, item)| TorchItem::named(name, item);
+    TorchItem::Dict(entries.into_iter().map(named).collect())
+}
+
+fn int(number: u64) -> TorchItem {
+    TorchItem::Int(number as i64)
+}
+
+fn text(text: &str) -> TorchItem {
+    TorchItem::Text(text.to_owned())
+}
+
+/// The learning rate of the update after `steps`.
+fn rate_after(train: &Train, steps: u64) -> f64 {
+    learning_rate(
+        steps + 1,
+        train.learning_rate,
+        (train.warmup_steps, train.warmup_rates),
+        train.steps,
+        train.schedule,
+    )
+}
+
+/// AdamW's settings for all parameters, as `torch.optim.AdamW` has them.
+fn group(train: &Train, rate: f64, count: usize) -> TorchItem {
+    let betas = vec![TorchItem::Float(train.beta1), TorchItem::Float(train.beta2)];
+    dict(vec![
+        ("lr", TorchItem::Float(rate)),
+        ("betas", TorchItem::Tuple(betas)),
+        ("eps", TorchItem::Float(train.epsilon)),
+        ("weight_decay", TorchItem::Float(train.weight_decay)),
+        ("amsgrad", TorchItem::Bool(false)),
+        ("foreach", TorchItem::None),
+        ("maximize", TorchItem::Bool(false)),
+        ("capturable", TorchItem::Bool(false)),
+        ("differentiable", TorchItem::Bool(false)),
+        ("fused", TorchItem::None),
+        ("initial_lr", TorchItem::Float(train.learning_rate)),
+        (
+            "params",
+            TorchItem::List((0..count).map(|index| int(index as u64)).collect()),
+        ),
+    ])
+}
+
+/// The state of a `torch.optim.lr_scheduler.LambdaLR` after all updates. Its function is not in the file.
+fn schedule(train: &Train, rate: f64) -> TorchItem {
+    dict(vec![
+        (
+            "base_lrs",
+            TorchItem::List(vec![TorchItem::Float(train.learning_rate)]),
+        ),
+        ("last_epoch", int(train.steps)),
+        ("verbose", TorchItem::Bool(false)),
+        ("_step_count", int(train.steps + 1)),
+        ("_get_lr_called_within_step", TorchItem::Bool(false)),
+        ("_last_lr", TorchItem::List(vec![TorchItem::Float(rate)])),
+        ("lr_lambdas", TorchItem::List(vec![TorchItem::None])),
+    ])
+}
+
+/// Lightning's counters: `steps` updates are done, of which the pass that begins has none.
+fn loops(steps: u64) -> TorchItem {
+    const BATCH: [&str; 4] = ["ready", "completed", "started", "processed"];
+    const RESET: [&str; 3] = ["ready", "completed", "started"];
+    const STEP: [&str; 2] = ["ready", "completed"];
+    let counted = |names: &[&str], count: u64| dict(names.iter().map(|name| (*name, int(count))).collect());
+    let progress =
+        |names: &[&str], total: u64| vec![("total", counted(names, total)), ("current", counted(names, 0))];
+    let batches = |total| {
+        let mut entries = progress(&BATCH, total);
+        entries.push(("is_last_batch", TorchItem::Bool(false)));
+        dict(entries)
+    };
+    let nothing = || dict(vec![]);
+    let optimizer = dict(vec![
+        ("step", dict(progress(&STEP, steps))),
+        ("zero_grad", dict(progress(&RESET, steps))),
+    ]);
+    let fit = dict(vec![
+        ("state_dict", nothing()),
+        (
+            "epoch_loop.state_dict",
+            dict(vec![("_batches_that_stepped", int(steps))]),
+        ),
+        ("epoch_loop.batch_progress", batches(steps)),
+        ("epoch_loop.scheduler_progress", dict(progress(&STEP, steps))),
+        ("epoch_loop.automatic_optimization.state_dict", nothing()),
+        (
+            "epoch_loop.automatic_optimization.optim_progress",
+            dict(vec![("optimizer", optimizer)]),
+        ),
+        ("epoch_loop.manual_optimization.state_dict", nothing()),
+        (
+            "epoch_loop.manual_optimization.optim_step_progress",
+            dict(progress(&STEP, 0)),
+        ),
+        ("epoch_loop.val_loop.state_dict", nothing()),
+        ("epoch_loop.val_loop.batch_progress", batches(0)),
+        ("epoch_progress", dict(progress(&BATCH, 0))),
+    ]);
+    let waiting = dict(vec![
+        ("state_dict", nothing()),
+        ("batch_progress", dict(progress(&BATCH, 0))),
+    ]);
+    let idle = || dict(vec![("state_dict", nothing()), ("batch_progress", batches(0))]);
+    dict(vec![
+        ("fit_loop", fit),
+        ("validate_loop", idle()),
+        ("test_loop", idle()),
+        ("predict_loop", waiting),
+    ])
+}
+
+/// The settings under the names of the authors' configuration, and the objective as a manifest has it.
+fn hyper_parameters(model: &FinishedModel<'_>, train: &Train) -> Result<TorchItem> {
+    let Shape {
+        length,
+        width,
+        heads,
+        blocks,
+        conditioning,
+        ..
+    } = *model.shape;
+    let objective = &model.info.objective;
+    let (flag, float) = (TorchItem::Bool, TorchItem::Float);
+    let stated = serde_json::to_value(objective)
+        .map_err(|error| Error::internal(format!("write the objective: {error}")))?;
+    let own = of_authors(objective);
+    let mut config = vec![
+        (
+            "parameterization",
+            own.parameterization.map_or(TorchItem::None, text),
+        ),
+        (
+            "backbone",
+            text(match objective.backbone() {
+                Backbone::Dit => "dit",
+                Backbone::Transformer => "ar",
+            }),
+        ),
+        ("T", int(u64::from(objective.steps().unwrap_or(0)))),
+        ("subs_masking", flag(false)),
+        ("time_conditioning", flag(objective.is_time_conditioned())),
+        (
+            "model",
+            dict(vec![
+                ("type", text("ddit")),
+                ("hidden_size", int(width as u64)),
+                ("cond_dim", int(conditioning as u64)),
+                ("length", int(length as u64)),
+                ("n_blocks", int(blocks as u64)),
+                ("n_heads", int(heads as u64)),
+                ("scale_by_sigma", flag(true)),
+                ("dropout", float(settings::dropout(&model.planned.stage))),
+                ("tie_word_embeddings", flag(false)),
+            ]),
+        ),
+        (
+            "training",
+            dict(vec![
+                ("ema", float(train.ema)),
+                ("antithetic_sampling", flag(own.antithetic)),
+                ("importance_sampling", flag(own.times == Some(Times::Importance))),
+                ("sampling_eps", float(own.sampling_epsilon)),
+                (
+                    "change_of_variables",
+                    flag(own.times == Some(Times::ChangeOfVariables)),
+                ),
+            ]),
+        ),
+        (
+            "optim",
+            dict(vec![
+                ("weight_decay", float(train.weight_decay)),
+                ("lr", float(train.learning_rate)),
+                ("beta1", float(train.beta1)),
+                ("beta2", float(train.beta2)),
+                ("eps", float(train.epsilon)),
+            ]),
+        ),
+        (
+            "trainer",
+            dict(vec![
+                ("gradient_clip_val", float(train.gradient_clip)),
+                ("max_steps", int(train.steps)),
+            ]),
+        ),
+        (
+            "loader",
+            dict(vec![("global_batch_size", int(u64::from(train.batch)))]),
+        ),
+        ("objective", plain(&stated)),
+    ];
+    if let Some(noise) = objective.noise() {
+        config.push(("noise", noise_of_authors(noise)));
+    }
+    Ok(dict(config))
+}
+
+/// What the authors' configuration has of an objective.
+struct AuthorsObjective {
+    parameterization: Option<&'static str>,
+    antithetic: bool,
+    sampling_epsilon: f64,
+    times: Option<Times>,
+}
+
+fn of_authors(objective: &Objective) -> AuthorsObjective {
+    let defaults = MdlmObjective::default();
+    let (parameterization, antithetic, sampling_epsilon, times) = match objective {
+        Objective::Mdlm(own) => {
+            let name = if own.zero_masking { "subs" } else { "d3pm" };
+            (Some(name), own.antithetic, own.sampling_epsilon, Some(own.times))
+        }
+        Objective::Sedd(own) => (Some("sedd"), own.antithetic, own.sampling_epsilon, None),
+        Objective::D3pm(own) => (Some("d3pm"), own.antithetic, defaults.sampling_epsilon, None),
+        Objective::Ar(_) => (Some("ar"), defaults.antithetic, defaults.sampling_epsilon, None),
+        // They have no such objective.
+        Objective::Mlm(_) => (None, defaults.antithetic, defaults.sampling_epsilon, None),
+    };
+    AuthorsObjective {
+        parameterization,
+        antithetic,
+        sampling_epsilon,
+        times,
+    }
+}
+
+fn noise_of_authors(noise: &Noise) -> TorchItem {
+    let (name, fields) = match noise {
+        Noise::LogLinear(own) => ("loglinear", vec![("eps", own.epsilon)]),
+        Noise::Cosine(own) => ("cosine", vec![("eps", own.epsilon)]),
+        Noise::CosineSquared(own) => ("cosinesqr", vec![("eps", own.epsilon)]),
+        Noise::Linear(own) => (
+            "linear",
+            vec![("sigma_min", own.sigma_min), ("sigma_max", own.sigma_max)],
+        ),
+        Noise::Geometric(own) => (
+            "geometric",
+            vec![("sigma_min", own.sigma_min), ("sigma_max", own.sigma_max)],
+        ),
+    };
+    let mut entries = vec![("type", text(name))];
+    entries.extend(
+        fields
+            .into_iter()
+            .map(|(name, value)| (name, TorchItem::Float(value))),
+    );
+    dict(entries)
+}
+
+/// JSON as Python's own values.
+fn plain(json: &serde_json::Value) -> TorchItem {
+    use serde_json::Value;
+    match json {
+        Value::Null => TorchItem::None,
+        Value::Bool(flag) => TorchItem::Bool(*flag),
+        Value::Number(number) => match number.as_i64() {
+            Some(number) => TorchItem::Int(number),
+            None => TorchItem::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(string) => text(string),
+        Value::Array(items) => TorchItem::List(items.iter().map(plain).collect()),
+        Value::Object(fields) => {
+            let named = |(name, value): (&String, &Value)| TorchItem::named(name, plain(value));
+            TorchItem::Dict(fields.iter().map(named).collect())
+        }
+    }
+}
