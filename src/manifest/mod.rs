@@ -25,6 +25,7 @@
 //! | `sweep/` | sweeps: expands a stage with a `matrix` into plain stages |
 //! | `instance.rs` | the names and values of the stages that a sweep makes |
 //! | `schema_parts.rs` | parts of the schema, and what they take in words |
+//! | `shape_field.rs` | the fields that name a compiled shape |
 //! | `schema_check/` | faults against the schema |
 //! | `kinds.rs` | objects with a `kind`: their defaults, and the former fields that moved into them |
 //! | `elsewhere/` | fields, objectives and tokenizers as other programs name them |
@@ -70,6 +71,7 @@ pub mod schema;
 mod schema_check;
 mod schema_parts;
 mod semantic;
+mod shape_field;
 pub mod span;
 mod spelling;
 mod stage;

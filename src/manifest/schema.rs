@@ -13,7 +13,7 @@ use schemars::transform::{Transform, transform_subschemas};
 use serde_json::{Map, Value, json};
 
 use super::Manifest;
-use super::schema_parts::state_shapes;
+use super::shape_field::state_shapes;
 use crate::shape::Shapes;
 
 /// Where the schema is committed, from the project's root.

@@ -13,7 +13,7 @@ use super::{FileReference, ReferenceField, StageKind, StageSpec};
 use crate::manifest::Objective;
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
 use crate::manifest::reading::{RemoteFile, SHA256, URL};
-use crate::manifest::schema_parts::shape_schema;
+use crate::manifest::shape_field::shape_schema;
 
 /// Bytes of a JSON file of a repository, at most: an index of very many tensors has some 10 MB.
 const MOST_JSON_BYTES: u64 = 64 << 20;

@@ -11,7 +11,7 @@ use super::{MODELS, ReferenceField, StageKind, StageSpec};
 use crate::manifest::Objective;
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
 use crate::manifest::published::{self, WarmupRates};
-use crate::manifest::schema_parts::shape_schema;
+use crate::manifest::shape_field::shape_schema;
 use crate::manifest::vocabularies::Published;
 use crate::plural::counted;
 use crate::precision::Precision;
