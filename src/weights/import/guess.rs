@@ -76,6 +76,20 @@ impl GuessedShape {
         })
     }
 
+    /// A shape with these dimensions, 1 for those that are not known: for the parameters alone, which L and H do not decide.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        Shape {
+            name: "",
+            vocabulary: self.vocabulary,
+            length: self.length.unwrap_or(1),
+            width: self.width,
+            heads: self.heads.unwrap_or(1),
+            blocks: self.blocks,
+            conditioning: self.conditioning.unwrap_or(1),
+        }
+    }
+
     /// The compiled shapes that have all known dimensions.
     #[must_use]
     pub fn fitting(&self) -> Vec<&'static Shape> {

@@ -79,7 +79,7 @@ fn checkpoint_is_read_with_every_prefix_and_both_backbones() {
             let values = read(&path, nano(), backbone).unwrap();
             assert!(values == initial(nano(), backbone, 7), "{prefix}");
             let checkpoint = ForeignCheckpoint::at(&path).unwrap();
-            assert_eq!(checkpoint.form(), CheckpointForm::Safetensors);
+            assert_eq!(checkpoint.format(), CheckpointFormat::Safetensors);
             assert_eq!(checkpoint.guess().unwrap().heads, Some(nano().heads));
         }
     }
@@ -93,7 +93,7 @@ fn checkpoint_folder_of_the_hub_is_read_whole_and_in_shards() {
     save(&folder.path().join("model.safetensors"), &all);
     let expected = initial(nano(), Backbone::Dit, 7);
     let whole = ForeignCheckpoint::at(folder.path()).unwrap();
-    assert_eq!(whole.form(), CheckpointForm::HubFolder);
+    assert_eq!(whole.format(), CheckpointFormat::HubFolder);
     assert!(read(folder.path(), nano(), Backbone::Dit).unwrap() == expected);
 
     fs::remove_file(folder.path().join("model.safetensors")).unwrap();
@@ -111,8 +111,8 @@ fn checkpoint_folder_of_the_hub_is_read_whole_and_in_shards() {
     };
     write(&map);
     assert_eq!(
-        ForeignCheckpoint::at(folder.path()).unwrap().form(),
-        CheckpointForm::Shards
+        ForeignCheckpoint::at(folder.path()).unwrap().format(),
+        CheckpointFormat::Shards
     );
     assert!(read(folder.path(), nano(), Backbone::Dit).unwrap() == expected);
     // An index that belongs to other shards.
@@ -147,7 +147,7 @@ fn checkpoint_of_a_train_stage_has_both_sets() {
     });
     fs::write(folder.path().join("model.json"), model.to_string()).unwrap();
     let mut checkpoint = ForeignCheckpoint::at(folder.path()).unwrap();
-    assert_eq!(checkpoint.form(), CheckpointForm::TrainStage);
+    assert_eq!(checkpoint.format(), CheckpointFormat::TrainStage);
     assert_eq!(checkpoint.training().steps, Some(10));
     assert_eq!(checkpoint.choose(None).unwrap(), Weights::Ema);
     let facts = checkpoint.facts().unwrap();
