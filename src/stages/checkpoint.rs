@@ -26,16 +26,17 @@ use crate::stages::by_hand::{self, Sha256};
 use crate::stages::train::dimensions;
 use crate::stages::trained::{MODEL_INFO, ModelInfo, ModelOrigin};
 use crate::stages::{Context, Run, StageOutput, fetched};
-use crate::store::digest::hash_file;
-use crate::store::{Digest, ExternalFile};
+use crate::store::ExternalFile;
 use crate::train::checkpoint::{EMA, OPTIMIZER, RAW};
 use crate::weights;
 use crate::weights::import::config::ConfigFacts;
 use crate::weights::import::files::{CheckpointFile, FileSet};
 use crate::weights::import::{ForeignCheckpoint, MOMENTS, not_finite};
 
-/// Tensors with values that are no numbers that a warning names at most.
+/// Tensors with NaN or infinite values that a warning names at most.
 const NAMED: usize = 5;
+/// Values that are converted to bytes at a time.
+const BLOCK: usize = 1 << 14;
 
 impl Run for Checkpoint {
     /// Version of the stage: a change of what it writes for the same input raises it.
@@ -62,6 +63,8 @@ impl Run for Checkpoint {
         let chosen = checkpoint.choose(self.weights)?;
         let backbone = objective.backbone();
         let parameters = parameters(shape, backbone);
+        // Of the weights of the last step and the moments.
+        let mut identity = blake3::Hasher::new();
         let values = checkpoint.read(shape, backbone, chosen)?;
         warn_of(&not_finite(&parameters, &values), context);
         write(&context.output.join(EMA), &parameters, &values)?;
@@ -73,13 +76,16 @@ impl Run for Checkpoint {
             let values = checkpoint.read(shape, backbone, Weights::Raw)?;
             warn_of(&not_finite(&parameters, &values), context);
             write(&context.output.join(RAW), &parameters, &values)?;
+            identify(&mut identity, &values);
         } else {
+            identify(&mut identity, &values);
             same(&context.output.join(EMA), &context.output.join(RAW))?;
         }
         let (run, no_run) = match checkpoint.run(shape, backbone) {
             Ok(mut run) => {
                 run.has_average &= has_both;
-                run.digest = moments(&mut checkpoint, &parameters, context)?;
+                moments(&mut checkpoint, &parameters, &mut identity, context)?;
+                run.digest = identity.finalize().to_hex().to_string();
                 (Some(run), None)
             }
             Err(reason) => (None, reason),
@@ -304,15 +310,17 @@ fn objective(
     Ok(own)
 }
 
-/// Writes AdamW's moments, and says by a digest which weights and moments these are.
+/// Writes AdamW's moments.
 fn moments(
     checkpoint: &mut ForeignCheckpoint,
     parameters: &[Parameter],
+    identity: &mut blake3::Hasher,
     context: &Context<'_>,
-) -> Result<String> {
+) -> Result<()> {
     let path = context.output.join(OPTIMIZER);
     weights::write(&path, parameters, &MOMENTS, &[], &mut |which, into| {
         checkpoint.moments(parameters, which, into)?;
+        identify(identity, into);
         for (name, count) in not_finite(parameters, into).into_iter().take(NAMED) {
             let values = counted(count, "value");
             context.warn(format!(
@@ -321,13 +329,17 @@ fn moments(
             ));
         }
         Ok(())
-    })?;
-    let mut files = String::new();
-    for name in [RAW, OPTIMIZER] {
-        let (_, digest) = hash_file(&context.output.join(name))?;
-        files += &digest.to_string();
+    })
+}
+
+/// Adds values to a digest.
+fn identify(identity: &mut blake3::Hasher, values: &[f32]) {
+    let mut bytes = Vec::new();
+    for values in values.chunks(BLOCK) {
+        bytes.clear();
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        identity.update(&bytes);
     }
-    Ok(Digest::of(files.as_bytes()).to_string())
 }
 
 /// Whether rows are joined and cut documents: by the file, by the manifest, or as the authors train on OpenWebText.

@@ -613,6 +613,62 @@ mod tests {
     }
 
     #[test]
+    fn checkpoint_config_that_contradicts_itself_or_a_manifest_is_refused() {
+        let mut ours = published();
+        ours["objective"] = json!({ "kind": "mdlm", "time_conditioning": true });
+        let error = ConfigFacts::read("config.json", &ours).unwrap_err().to_string();
+        assert!(
+            error.contains("`time_conditioning` is false, but true in its `objective`"),
+            "{error}"
+        );
+
+        let shown = |json: &Value, own: &Value| {
+            let own = serde_json::from_value(own.clone()).unwrap();
+            facts(json)
+                .conflict(&own)
+                .map(|(field, theirs, ours)| format!("{field}: {theirs}, {ours}"))
+        };
+        // A model of the hub states no schedule.
+        let cosine = json!({ "kind": "mdlm", "noise": { "kind": "cosine" } });
+        assert_eq!(shown(&published(), &cosine), None);
+        let conflict = shown(&published(), &json!({ "kind": "ar" }));
+        assert_eq!(conflict.unwrap(), "kind: `mdlm`, `ar`");
+        let settings = json!({
+            "parameterization": "subs", "T": 0, "noise": { "type": "loglinear" }, "model": { "length": 128 }
+        });
+        assert_eq!(shown(&settings, &json!({ "kind": "mdlm" })), None);
+        assert!(shown(&settings, &cosine).unwrap().starts_with("noise: {"));
+        let conflict = shown(&settings, &json!({ "kind": "mdlm", "steps": 9 }));
+        assert_eq!(conflict.unwrap(), "steps: absent, 9");
+        // All is stated: what is left out has its default.
+        ours["objective"] = json!({ "kind": "mdlm" });
+        assert_eq!(shown(&ours, &json!({ "kind": "mdlm" })), None);
+        let conflict = shown(&ours, &json!({ "kind": "mdlm", "carry_over": false }));
+        assert_eq!(conflict.unwrap(), "carry_over: absent, false");
+    }
+
+    #[test]
+    fn checkpoint_settings_of_unknown_noise_have_no_objective() {
+        let settings =
+            json!({ "parameterization": "subs", "noise": { "type": "square" }, "model": { "length": 128 } });
+        let found = facts(&settings);
+        assert!(found.objective.is_none() && found.foreign.unwrap().contains("`square`"));
+        let unconditioned = json!({ "parameterization": "sedd", "time_conditioning": false, "model": {} });
+        assert!(!facts(&unconditioned).objective.unwrap().is_time_conditioned());
+        let causal = json!({ "algo": { "name": "ar", "causal_attention": true }, "model": {} });
+        assert_eq!(facts(&causal).objective.unwrap().kind(), "ar");
+        let run = json!({
+            "optim": { "lr": 3e-4, "beta1": "much" }, "training": { "ema": 0.9999 }, "model": {}, "data": { "wrap": false }
+        });
+        let found = facts(&run);
+        assert_eq!(
+            (found.settings.learning_rate, found.settings.beta1),
+            (Some(3e-4), None)
+        );
+        assert_eq!((found.settings.ema, found.wrap), (Some(0.9999), Some(false)));
+    }
+
+    #[test]
     fn checkpoint_config_with_a_wrong_type_is_refused_with_the_field() {
         for (config, text) in [
             (json!([1]), "it is a list"),

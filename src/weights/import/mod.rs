@@ -377,7 +377,7 @@ impl ForeignCheckpoint {
         families.next().map(families::ModelFamily::text)
     }
 
-    /// Tensors of a set with values that are no finite numbers, by their names in the file, and how many they are.
+    /// Tensors of a set with values that are NaN or infinite, by their names in the file, and how many they are.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -606,7 +606,7 @@ pub fn read(path: &Path, shape: &Shape, backbone: Backbone) -> Result<Vec<f32>> 
     checkpoint.read(shape, backbone, which)
 }
 
-/// The parameters with values that are no finite numbers, and how many they are.
+/// The parameters with values that are NaN or infinite, and how many they are.
 #[must_use]
 pub fn not_finite<'p>(parameters: &'p [Parameter], values: &[f32]) -> Vec<(&'p str, usize)> {
     let count = |parameter: &'p Parameter| {

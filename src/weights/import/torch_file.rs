@@ -87,7 +87,9 @@ pub(super) fn open(path: &Path, facts: Option<&ConfigFacts>) -> Result<TorchCont
     })?;
     let bytes = std::fs::metadata(path).context(context)?.len();
     let mut contents = Contents::read(&file, bytes).context(context)?;
-    contents.count_updates(&mut file).context(context)?;
+    if let Err(error) = contents.count_updates(&mut file) {
+        contents.moments_fault = Some(error.to_string());
+    }
     if let (Some(beside), Some(inside)) = (facts, &contents.facts) {
         beside.agree(inside).context(context)?;
     }
@@ -175,7 +177,10 @@ impl Contents {
             None => pickle.get(root, "optimizer").filter(|_| state != root),
         };
         if let Some(optimizer) = optimizer {
-            found.optimizer(file, optimizer)?;
+            // Weights may be read although the moments cannot.
+            if let Err(error) = found.optimizer(file, optimizer) {
+                found.moments_fault = Some(error.to_string());
+            }
         }
         found.settings(pickle)?;
         let uncalled = pickle.uncalled();
@@ -218,7 +223,7 @@ impl Contents {
         Ok(tensors)
     }
 
-    /// A tensor that has not more elements than the file has bytes: one may repeat its elements, and a small file could state
+    /// A tensor that has no more elements than the file has bytes: one may repeat its elements, and a small file could state
     /// any number of them.
     fn tensor(&self, file: &TorchFile, node: PickleNode) -> Result<TorchTensor> {
         let tensor = file.tensor(node)?;
