@@ -5,6 +5,7 @@
 //! | `ema.safetensors` | the weights that were chosen, under the authors' names, as f32 |
 //! | `raw.safetensors` | the weights of the last step where the file has them too, else the same as `ema.safetensors` |
 //! | `model.json` | what the weights are ([`ModelInfo`]), with what they come from ([`ModelOrigin`]) |
+//! | `optimizer.safetensors` | AdamW's moments where the file has them and the training can be continued |
 //! | `tokenizer.json` | the tokenizer, so that the model is whole without its data |
 
 use std::path::Path;
@@ -26,20 +27,23 @@ use crate::stages::train::dimensions;
 use crate::stages::trained::{MODEL_INFO, ModelInfo, ModelOrigin};
 use crate::stages::{Context, Run, StageOutput, fetched};
 use crate::store::ExternalFile;
-use crate::train::checkpoint::{EMA, RAW};
+use crate::train::checkpoint::{EMA, OPTIMIZER, RAW};
 use crate::weights;
 use crate::weights::import::config::ConfigFacts;
 use crate::weights::import::files::{CheckpointFile, FileSet};
-use crate::weights::import::{ForeignCheckpoint, not_finite};
+use crate::weights::import::{ForeignCheckpoint, MOMENTS, not_finite};
 
-/// Tensors with values that are no numbers that a warning names at most.
+/// Tensors with NaN or infinite values that a warning names at most.
 const NAMED: usize = 5;
+/// Values that are converted to bytes at a time.
+const BLOCK: usize = 1 << 14;
 
 impl Run for Checkpoint {
     /// Version of the stage: a change of what it writes for the same input raises it.
     ///
-    /// 1: safetensors files, folders of the hub, results of train stages, files of PyTorch and PyTorch Lightning.
-    const VERSION: u32 = 1;
+    /// 1: safetensors files, folders of the hub, results of train stages, files of PyTorch and PyTorch Lightning. 2: the moments
+    /// of an optimizer; what contradicts the file is refused in more cases.
+    const VERSION: u32 = 2;
 
     /// Runs the stage.
     ///
@@ -56,10 +60,12 @@ impl Run for Checkpoint {
         let files = files(self, &mut downloads, context, &mut outcome)?;
         let mut checkpoint = ForeignCheckpoint::open(&files)?;
         let objective = objective(self, &checkpoint, context)?;
-        agree(&checkpoint, shape, &tokens, self)?;
+        agree(&checkpoint, shape, &tokens, self, context)?;
         let chosen = checkpoint.choose(self.weights)?;
         let backbone = objective.backbone();
         let parameters = parameters(shape, backbone);
+        // Of the weights of the last step and the moments.
+        let mut identity = blake3::Hasher::new();
         let values = checkpoint.read(shape, backbone, chosen)?;
         warn_of(&not_finite(&parameters, &values), context);
         write(&context.output.join(EMA), &parameters, &values)?;
@@ -71,16 +77,27 @@ impl Run for Checkpoint {
             let values = checkpoint.read(shape, backbone, Weights::Raw)?;
             warn_of(&not_finite(&parameters, &values), context);
             write(&context.output.join(RAW), &parameters, &values)?;
+            identify(&mut identity, &values);
         } else {
+            identify(&mut identity, &values);
             same(&context.output.join(EMA), &context.output.join(RAW))?;
         }
+        let (run, no_run) = match checkpoint.run(shape, backbone) {
+            Ok(mut run) => {
+                run.has_average &= has_both;
+                moments(&mut checkpoint, &parameters, &mut identity, context)?;
+                run.digest = identity.finalize().to_hex().to_string();
+                (Some(run), None)
+            }
+            Err(reason) => (None, reason),
+        };
         let facts = checkpoint.facts();
         let steps = checkpoint.training().steps;
         let model = ModelInfo {
             shape: self.shape.clone(),
             vocabulary: tokens.vocabulary,
             length: shape.length as u32,
-            wrap: self.wrap.or(facts.and_then(|facts| facts.wrap)).unwrap_or(true),
+            wrap: wrap(self, &checkpoint)?,
             special: tokens.special,
             tokenizer_digest: tokens.tokenizer_digest.clone(),
             objective,
@@ -88,10 +105,12 @@ impl Run for Checkpoint {
             seed: 0,
             precision: Precision::F32,
             origin: Some(ModelOrigin {
-                form: checkpoint.form().to_string(),
+                form: checkpoint.format().to_string(),
                 weights: chosen,
                 has_both,
                 steps,
+                run: run.clone(),
+                no_run: no_run.clone(),
             }),
         };
         write_json(&context.output.join(MODEL_INFO), &model)?;
@@ -99,7 +118,7 @@ impl Run for Checkpoint {
         std::fs::copy(&tokenizer, context.output.join(TOKENIZER))
             .context(|| format!("copy `{}`", tokenizer.display()))?;
         let mut figure = |name: &str, value: String| outcome.figures.push((name.to_owned(), value));
-        figure("form", checkpoint.form().to_string());
+        figure("format", checkpoint.format().to_string());
         figure("parameters", numbers::count(total(&parameters) as u64));
         figure(
             "weights",
@@ -122,6 +141,14 @@ impl Run for Checkpoint {
             "trained for",
             steps.map_or("not stated".to_owned(), |steps| counted(steps, "step")),
         );
+        let is_continued = match (&run, no_run) {
+            (Some(run), _) => Some(format!("from step {} on", run.step)),
+            (None, Some(reason)) => Some(format!("no: {reason}")),
+            (None, None) => None,
+        };
+        if let Some(text) = is_continued {
+            figure("can be continued", text);
+        }
         outcome.figures.extend(fetched::elsewhere(&outcome.provenance));
         Ok(outcome)
     }
@@ -166,7 +193,7 @@ impl Run for Checkpoint {
         path.is_some_and(|path| base.join(path).exists())
     }
 
-    /// Two copies of the weights.
+    /// Two copies of the weights; the moments are read one after the other.
     fn memory(&self, _inputs: &[&Stage]) -> Option<u64> {
         let shape = SHAPES.find(&self.shape)?;
         let backbone = self.objective.unwrap_or_default().backbone();
@@ -255,21 +282,19 @@ fn objective(
         );
         Err(Error::input(message).hint(hint.to_owned()))
     };
-    if let Some(stated) = stated
-        && stated.kind() != own.kind()
-        // BD3-LM's code saves models of all objectives under its name.
-        && facts.model_type.as_deref() != Some("bd3lm")
+    const FROM_FILE: &str = "leave `objective` out: it is taken from the file";
+    // BD3-LM's code saves models of all objectives of one network under its name.
+    let is_of_any = facts.model_type.as_deref() == Some("bd3lm")
+        && stated.is_some_and(|stated| stated.backbone() == own.backbone());
+    let conflicting = facts.conflict(&own).filter(|_| !is_of_any);
+    if let Some((field, theirs, ours)) = &conflicting
+        && field == "kind"
     {
-        return conflict(
-            "the objective",
-            &format!("`{}`", stated.kind()),
-            &format!("`{}`", own.kind()),
-            "leave `objective` out: it is taken from the file",
-        );
+        return conflict("the objective", theirs, ours, FROM_FILE);
     }
     // A `config.json` may state it beside the objective, a `model.json` states it within.
-    let conditioned = stated.map(|stated| facts.time_conditioning.unwrap_or(stated.is_time_conditioned()));
-    if let Some(theirs) = conditioned
+    let stated = stated.map(|stated| stated.is_time_conditioned());
+    if let Some(theirs) = facts.time_conditioning.or(stated)
         && own.backbone() == crate::shapes::Backbone::Dit
         && theirs != own.is_time_conditioned()
     {
@@ -280,15 +305,68 @@ fn objective(
             &format!("set `\"time_conditioning\": {theirs}` in `objective`, or leave `objective` out"),
         );
     }
+    if let Some((field, theirs, ours)) = &conflicting {
+        return conflict(&format!("`{field}` of the objective"), theirs, ours, FROM_FILE);
+    }
     Ok(own)
 }
 
-/// What the file states of tokens must agree with the tokenizer, and the shape must have room for its tokens.
+/// Writes AdamW's moments.
+fn moments(
+    checkpoint: &mut ForeignCheckpoint,
+    parameters: &[Parameter],
+    identity: &mut blake3::Hasher,
+    context: &Context<'_>,
+) -> Result<()> {
+    let path = context.output.join(OPTIMIZER);
+    weights::write(&path, parameters, &MOMENTS, &[], &mut |which, into| {
+        checkpoint.moments(parameters, which, into)?;
+        identify(identity, into);
+        for (name, count) in not_finite(parameters, into).into_iter().take(NAMED) {
+            let values = counted(count, "value");
+            context.warn(format!(
+                "`{}` of `{name}` has {values} that are NaN or infinite",
+                MOMENTS[which]
+            ));
+        }
+        Ok(())
+    })
+}
+
+/// Adds values to a digest.
+fn identify(identity: &mut blake3::Hasher, values: &[f32]) {
+    let mut bytes = Vec::new();
+    for values in values.chunks(BLOCK) {
+        bytes.clear();
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        identity.update(&bytes);
+    }
+}
+
+/// Whether rows are joined and cut documents: by the file, by the manifest, or as the authors train on OpenWebText.
+fn wrap(config: &Checkpoint, checkpoint: &ForeignCheckpoint) -> Result<bool> {
+    let facts = checkpoint.facts();
+    let stated = facts.and_then(|facts| Some((facts.wrap?, &facts.file)));
+    if let (Some(own), Some((theirs, file))) = (config.wrap, stated)
+        && own != theirs
+    {
+        return Err(Error::input(format!(
+            "{}: `wrap` is {theirs} in `{file}`, but {own} in the manifest",
+            checkpoint.place()
+        ))
+        .hint("leave `wrap` out: it is taken from the file"));
+    }
+    Ok(config.wrap.or(stated.map(|(wrap, _)| wrap)).unwrap_or(true))
+}
+
+/// What the file states of tokens must agree with the tokenizer, and the shape must have room for its tokens. What it does
+/// not state, and the tensors do not show, is a warning.
 fn agree(
     checkpoint: &ForeignCheckpoint,
     shape: &Shape,
     tokens: &TokensInfo,
     config: &Checkpoint,
+    context: &Context<'_>,
 ) -> Result<()> {
     let place = checkpoint.place();
     let other = |what: &str, file: &str, theirs: u64, ours: u64| {
@@ -305,7 +383,25 @@ fn agree(
         ))
         .hint("name the tokenizer that the model was trained with; `mdlm shapes` lists the shapes"));
     }
+    let guess = checkpoint.guess();
+    if guess.is_some_and(|guess| guess.heads.is_none()) {
+        context.warn(format!(
+            "{place} does not state its number of heads, which its tensors do not show: {} of shape `{}` are taken",
+            counted(shape.heads, "head"),
+            shape.name
+        ));
+    }
+    let of_network = guess.map(|guess| guess.vocabulary as u64);
+    let warn_of_vocabulary = || {
+        if let Some(theirs) = of_network.filter(|theirs| *theirs != u64::from(tokens.vocabulary)) {
+            context.warn(format!(
+                "{place}: its network has {theirs} tokens, but the tokenizer of `{}` has {}: the others are not used",
+                config.tokenizer, tokens.vocabulary
+            ));
+        }
+    };
     let Some(facts) = checkpoint.facts() else {
+        warn_of_vocabulary();
         return Ok(());
     };
     let ConfigFacts {
@@ -325,13 +421,22 @@ fn agree(
             u64::from(tokens.special.mask),
         ));
     }
-    // Without a mask of its own, a model of the hub has the mask among the tokens of its vocabulary.
-    let size = stated.or(vocabulary.filter(|_| mask.is_none()));
+    // Without a mask of its own, a model of the hub or of the authors' training has the mask among the tokens of its vocabulary.
+    let size = stated.or(vocabulary.or(of_network).filter(|_| mask.is_none()));
     match size {
         Some(size) if size != u64::from(tokens.vocabulary) => {
-            Err(other("the vocabulary", file, size, u64::from(tokens.vocabulary)))
+            let by = if stated.or(*vocabulary).is_some() {
+                file
+            } else {
+                "vocab_embed.embedding"
+            };
+            Err(other("the vocabulary", by, size, u64::from(tokens.vocabulary)))
         }
-        _ => Ok(()),
+        Some(_) => Ok(()),
+        None => {
+            warn_of_vocabulary();
+            Ok(())
+        }
     }
 }
 

@@ -38,7 +38,7 @@ use crate::store::ExternalFile;
 use crate::train::checkpoint::{EMA, Left, not_kept, not_validated};
 use crate::train::{
     AdamW, CheckpointManager, Checkpoints, History, Hooks, Retention, TrainConfig, TrainProgress, Trainer,
-    Validation, checkpoint, workload,
+    Validation, checkpoint, ema_decay, workload,
 };
 use crate::weights;
 
@@ -85,6 +85,12 @@ impl Run for Train {
         let history = history(self, &model, (&rows, &held_out), init)?;
         let backbone = self.objective.backbone();
         let initial = match init {
+            // The state is loaded where no checkpoint of it exists.
+            Some(artifact) if self.continues => {
+                check_model(artifact, self, &model)?;
+                check_run(artifact, self, context)?;
+                vec![0.0; model::total(&model::parameters(shape, backbone))]
+            }
             Some(artifact) => initial(artifact, self, &model)?,
             None => model::initial(shape, backbone, context.seed),
         };
@@ -115,7 +121,7 @@ impl Run for Train {
             rows: &rows,
             objective: &*objective,
             config: settings,
-            checkpoints: &checkpoints(self, context, history.clone()),
+            checkpoints: &checkpoints(self, context, history.clone(), init),
             all_reduce: None,
             cancel: context.cancel,
         };
@@ -209,6 +215,85 @@ fn described(config: &Train, seed: u64, rows: &Rows) -> ModelInfo {
 /// # Errors
 /// The model has another shape, network or tokenizer, or its weights cannot be read.
 fn initial(artifact: &Path, config: &Train, own: &ModelInfo) -> Result<Vec<f32>> {
+    check_model(artifact, config, own)?;
+    weights::read(&artifact.join(EMA), own.shape()?, own.objective.backbone())
+}
+
+/// Whether a training may continue that of the model in a folder.
+///
+/// # Errors
+/// The model lacks the state, has made as many steps already, or was trained with another optimizer.
+fn check_run(artifact: &Path, config: &Train, context: &Context<'_>) -> Result<()> {
+    const NEW: &str = "leave `continue` out: a new training then begins with its averaged weights";
+    let name = config.init.as_deref().unwrap_or_default();
+    let model = ModelInfo::open(artifact)?;
+    let run = model.run(artifact).map_err(|reason| {
+        Error::input(format!("the training of `{name}` cannot be continued: {reason}")).hint(NEW)
+    })?;
+    if config.steps <= run.step {
+        return Err(Error::input(format!(
+            "`{name}` is at step {}, and `steps` is {}",
+            run.step, config.steps
+        ))
+        .hint("set `steps` to those of the whole training: the ones of the model count"));
+    }
+    let stated = run.settings;
+    for (field, theirs, ours) in [
+        ("beta1", stated.beta1, config.beta1),
+        ("beta2", stated.beta2, config.beta2),
+        ("epsilon", stated.epsilon, config.epsilon),
+        ("weight_decay", stated.weight_decay, config.weight_decay),
+        ("ema", stated.ema, config.ema),
+    ] {
+        if let Some(theirs) = theirs.filter(|theirs| *theirs != ours) {
+            return Err(Error::input(format!(
+                "`{field}` is {theirs} in the training of `{name}`, but {ours} in this stage, which continues it"
+            ))
+            .hint(format!("set `\"{field}\": {theirs}`, or {NEW}")));
+        }
+    }
+    if !run.has_average && config.ema != 0.0 {
+        return Err(Error::input(format!(
+            "`{name}` has no average of its weights to continue, and `ema` is {}",
+            config.ema
+        ))
+        .hint(format!(
+            "if `{name}` states `weights`, leave it out, so that its average is kept; else set `\"ema\": 0`"
+        )));
+    }
+    let decay = |updates| ema_decay(updates + 1, config.ema);
+    if let Some(updates) = run.average_updates.filter(|_| run.has_average)
+        && decay(updates) != decay(run.step)
+    {
+        return Err(Error::input(format!(
+            "`{name}` is at step {}, but its average has {}: its decay would be another one",
+            run.step,
+            counted(updates, "update")
+        ))
+        .hint(NEW));
+    }
+    for (field, theirs, ours) in [
+        ("learning_rate", stated.learning_rate, config.learning_rate),
+        ("gradient_clip", stated.gradient_clip, config.gradient_clip),
+        ("dropout", stated.dropout, config.dropout),
+        ("batch", stated.batch, f64::from(config.batch)),
+        ("warmup_steps", stated.warmup_steps, config.warmup_steps as f64),
+    ] {
+        if let Some(theirs) = theirs.filter(|theirs| *theirs != ours) {
+            context.warn(format!(
+                "`{field}` is {theirs} in the training of `{name}`, and {ours} from step {} on",
+                run.step
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a training may begin with the model in a folder.
+///
+/// # Errors
+/// The model has another shape, network or tokenizer.
+fn check_model(artifact: &Path, config: &Train, own: &ModelInfo) -> Result<()> {
     let model = ModelInfo::open(artifact)?;
     let name = config.init.as_deref().unwrap_or_default();
     let (shape, backbone) = (own.shape()?, own.objective.backbone());
@@ -236,7 +321,7 @@ fn initial(artifact: &Path, config: &Train, own: &ModelInfo) -> Result<Vec<f32>>
             "tokenize them with `\"tokenizer\": {\"kind\": \"stage\", \"stage\": …}` naming the tokenize stage of the model",
         ));
     }
-    weights::read(&artifact.join(EMA), shape, backbone)
+    Ok(())
 }
 
 /// What trainings would go on from. What several of them look at is read once.
@@ -395,8 +480,14 @@ fn history(
         "rows": rows.split_info().without_shards(),
         "validation": held_out.split_info().without_shards(),
     });
+    let mut start = 0;
     if let Some(init) = init {
         run["init"] = json!(ModelInfo::identity(init)?);
+        // One that cannot be continued is refused before it is trained.
+        if let (true, Ok(continued)) = (config.continues, ModelInfo::open(init)?.run(init)) {
+            run["continued"] = json!([continued.step, continued.digest]);
+            start = continued.step;
+        }
     }
     Ok(History {
         base: blake3::hash(run.to_string().as_bytes()).to_hex().to_string(),
@@ -405,15 +496,26 @@ fn history(
         warmup_rates: config.warmup_rates,
         schedule: config.schedule,
         steps: config.steps,
+        start,
         validation_every: config.validation_every,
         // As many as there are: a larger limit changes nothing.
         validation_rows: u64::from(config.validation_rows).min(held_out.split_info().rows),
     })
 }
 
-fn checkpoints(config: &Train, context: &Context<'_>, history: History) -> CheckpointManager {
+fn checkpoints(
+    config: &Train,
+    context: &Context<'_>,
+    history: History,
+    init: Option<&Path>,
+) -> CheckpointManager {
     let keep = config.keep_checkpoints.unwrap_or_default();
-    CheckpointManager::new(context.checkpoints.clone(), history).with_retention(retention(keep))
+    let manager = CheckpointManager::new(context.checkpoints.clone(), history);
+    let manager = manager.with_retention(retention(keep));
+    match init {
+        Some(model) if config.continues => manager.continuing(model),
+        _ => manager,
+    }
 }
 
 /// Which checkpoints a training is to keep.

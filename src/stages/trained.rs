@@ -14,8 +14,9 @@ use crate::shapes::{SHAPES, Shape};
 use crate::stages::StageOutput;
 use crate::store::Digest;
 use crate::store::digest::hash_file;
-use crate::train::checkpoint::{EMA, RAW};
+use crate::train::checkpoint::{self, EMA, OPTIMIZER, RAW};
 use crate::weights;
+use crate::weights::import::run::{RunSettings, RunState};
 
 /// File name of [`ModelInfo`].
 pub const MODEL_INFO: &str = "model.json";
@@ -50,9 +51,10 @@ pub struct ModelInfo {
 }
 
 /// Where a model comes from that was not trained here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelOrigin {
-    /// The form of its file: `safetensors file`.
+    /// The format of its file: `safetensors file`.
+    #[serde(rename = "format", alias = "form")]
     pub form: String,
     /// Which weights `ema.safetensors` holds.
     pub weights: Weights,
@@ -61,6 +63,12 @@ pub struct ModelOrigin {
     /// Updates, where its file states them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
+    /// Its training, if that can be continued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunState>,
+    /// Why its training cannot be continued although its file has the state of an optimizer: a fragment to go after its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_run: Option<String>,
 }
 
 impl ModelInfo {
@@ -81,6 +89,28 @@ impl ModelInfo {
     /// The weights are absent.
     pub fn identity(artifact: &Path) -> Result<Digest> {
         hash_file(&artifact.join(EMA)).map(|(_, digest)| digest)
+    }
+
+    /// The training of an artifact, as it can be continued.
+    ///
+    /// # Errors
+    /// Why it cannot be continued: a fragment to go after the model's name.
+    pub fn run(&self, artifact: &Path) -> std::result::Result<RunState, String> {
+        let run = match &self.origin {
+            None => checkpoint::digest_of(artifact).map(|digest| RunState {
+                step: self.steps,
+                has_average: true,
+                average_updates: Some(self.steps),
+                settings: RunSettings::default(),
+                digest,
+            }),
+            Some(ModelOrigin {
+                no_run: Some(reason), ..
+            }) => return Err(reason.clone()),
+            Some(origin) => origin.run.clone(),
+        };
+        run.filter(|_| artifact.join(OPTIMIZER).is_file())
+            .ok_or_else(|| "its file has no state of an optimizer".to_owned())
     }
 
     /// Which weights are read where `asked` is asked for: a model from elsewhere may have one set alone.
@@ -204,6 +234,8 @@ mod tests {
                 weights,
                 has_both,
                 steps: None,
+                run: None,
+                no_run: None,
             }),
             ..trained.clone()
         };
@@ -213,7 +245,7 @@ mod tests {
         let written = serde_json::to_value(of(Weights::Raw, false)).unwrap();
         assert_eq!(
             written["origin"],
-            serde_json::json!({ "form": "safetensors file", "weights": "raw", "has_both": false })
+            serde_json::json!({ "format": "safetensors file", "weights": "raw", "has_both": false })
         );
     }
 

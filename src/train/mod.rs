@@ -23,7 +23,7 @@ mod learning_rate;
 mod metrics;
 mod trainer;
 
-pub use checkpoint::{CheckpointManager, History, Restored, TrainState};
+pub use checkpoint::{CheckpointManager, History, Restored, RestoredFrom, TrainState};
 pub use config::{TrainConfig, workload};
 pub use learning_rate::{ema_decay, learning_rate};
 pub use metrics::{

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::batch::GlobalBatch;
 use super::{
-    CheckpointManager, Restored, TrainConfig, TrainState, Validation, ValidationLine, ema_decay,
-    learning_rate,
+    CheckpointManager, Restored, RestoredFrom, TrainConfig, TrainState, Validation, ValidationLine,
+    ema_decay, learning_rate,
 };
 use crate::data::rows::Rows;
 use crate::diffusion::Objective;
@@ -89,17 +89,24 @@ impl Trainer<'_> {
     /// [`Kind::Interrupted`] after a checkpoint when asked to end; a diagnosis when the run diverges (the last
     /// checkpoint stays); whatever the learner, the data, the hooks or the disk fail with.
     pub fn run(&self, learner: &mut dyn Learner, hooks: &mut dyn Hooks) -> Result<Trained> {
-        let mut state = if let Some(Restored { state, foreign }) =
+        let mut state = if let Some(Restored { state, from }) =
             self.checkpoints.restore(learner, &mut |text| hooks.warn(text))?
         {
-            let of = if foreign { " of an earlier run" } else { "" };
+            let of = match from {
+                RestoredFrom::Own => "",
+                RestoredFrom::Earlier => " of an earlier run",
+                RestoredFrom::Continued => "",
+            };
             let otherwise = state.log.otherwise;
             let lacks = otherwise.and_then(|otherwise| otherwise.lacks(self.checkpoints.watch()));
             let watched = lacks.map_or_else(String::new, |lacks| format!("; {lacks}"));
-            hooks.note(format!(
-                "resuming from the checkpoint of step {}{of}{watched}",
-                state.step
-            ));
+            let what = match from {
+                RestoredFrom::Continued => {
+                    "continuing the training of the model that `init` names from the state"
+                }
+                _ => "resuming from the checkpoint",
+            };
+            hooks.note(format!("{what} of step {}{of}{watched}", state.step));
             state
         } else {
             learner.restart()?;

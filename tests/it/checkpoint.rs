@@ -9,10 +9,12 @@ use mdlm::model::{initial, parameters};
 use mdlm::shapes::{Backbone, SHAPES, Shape};
 use mdlm::weights;
 use mdlm::weights::tensors::{Reader, Writer};
+use mdlm::weights::torch::dtype::TorchDtype;
+use mdlm::weights::torch::write::{TorchItem, TorchWriter};
 use serde_json::{Value, json};
 
-use crate::support::words;
-use crate::tokenizers::server::{Reply, Server, file};
+use crate::support::{mdlm, words};
+use crate::tokenizers::server::{CERTIFICATE, Reply, Server, file};
 use crate::tokenizers::{run_with_hub, succeeded};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -237,7 +239,7 @@ fn checkpoint_published_is_imported_from_the_hub_evaluated_and_sampled() {
     );
     assert_eq!(
         info["origin"],
-        json!({ "form": "Hugging Face folder", "weights": "raw", "has_both": false })
+        json!({ "format": "Hugging Face folder", "weights": "raw", "has_both": false })
     );
     let folder = project.artifact("model");
     let imported = read(&folder.join("ema.safetensors"), Backbone::Dit);
@@ -426,7 +428,10 @@ fn checkpoint_that_contradicts_the_manifest_is_refused_with_both_values() {
         "{said}"
     );
     let said = said_of(&with("model_length", json!(128)), stage());
-    assert!(said.contains("rows of length 32, but the file has 128"), "{said}");
+    assert!(
+        said.contains("the length of rows is 32 in shape `nano`, but 128 in the file"),
+        "{said}"
+    );
     let mut conditioned = stage();
     conditioned["objective"] = json!({ "kind": "mdlm", "time_conditioning": true });
     let said = said_of(&config(), conditioned);
@@ -497,7 +502,7 @@ fn checkpoint_command_shows_network_shape_and_tensors() {
     );
     let printed = project.ok(&["checkpoint", "published/model.safetensors", "--json"], None);
     let described: Value = serde_json::from_str(&printed).unwrap();
-    assert_eq!(described["form"], "safetensors file");
+    assert_eq!(described["format"], "safetensors file");
     assert_eq!(described["network"]["shapes"], json!(["nano"]));
     assert_eq!(
         (&described["network"]["heads"], &described["objective"]),
@@ -544,4 +549,425 @@ fn checkpoint_folder_has_the_logits_of_the_imported_model() {
     };
     let of_folder = logits("published", "a.safetensors");
     assert!(of_folder == logits(artifact.to_str().unwrap(), "b.safetensors"));
+}
+
+fn dict(items: Vec<(&str, TorchItem)>) -> TorchItem {
+    let items = items.into_iter().map(|(name, item)| TorchItem::named(name, item));
+    TorchItem::Dict(items.collect())
+}
+
+fn text(text: &str) -> TorchItem {
+    TorchItem::Text(text.to_owned())
+}
+
+/// Writes a training of nano's DiT as PyTorch Lightning and the authors' code save it: weights, average, moments.
+fn lightning(
+    path: &Path,
+    step: i64,
+    [raw, average, first, second]: [&[f32]; 4],
+    change: &dyn Fn(&mut Vec<(&str, TorchItem)>),
+) {
+    let own = parameters(nano(), Backbone::Dit);
+    let tensor = |dims: &[usize]| TorchItem::Tensor(TorchDtype::F32, dims.to_vec());
+    let state = own
+        .iter()
+        .map(|own| TorchItem::named(&format!("backbone.{}", own.name), tensor(&own.dims)));
+    let moments = own.iter().enumerate().map(|(index, own)| {
+        let state = dict(vec![
+            ("step", TorchItem::Int(step)),
+            ("exp_avg", tensor(&own.dims)),
+            ("exp_avg_sq", tensor(&own.dims)),
+        ]);
+        (TorchItem::Int(index as i64), state)
+    });
+    let group = dict(vec![
+        ("lr", TorchItem::Float(1e-3)),
+        (
+            "betas",
+            TorchItem::Tuple(vec![TorchItem::Float(0.9), TorchItem::Float(0.999)]),
+        ),
+        ("eps", TorchItem::Float(1e-8)),
+        ("weight_decay", TorchItem::Float(0.0)),
+        ("amsgrad", TorchItem::Bool(false)),
+        (
+            "params",
+            TorchItem::List((0..own.len() as i64).map(TorchItem::Int).collect()),
+        ),
+    ]);
+    let mut config = vec![
+        ("parameterization", text("subs")),
+        ("T", TorchItem::Int(0)),
+        ("time_conditioning", TorchItem::Bool(false)),
+        (
+            "noise",
+            dict(vec![
+                ("type", text("loglinear")),
+                ("sigma_min", TorchItem::Float(1e-4)),
+            ]),
+        ),
+        (
+            "data",
+            dict(vec![
+                ("wrap", TorchItem::Bool(true)),
+                ("tokenizer_name_or_path", text("gpt2")),
+            ]),
+        ),
+        (
+            "model",
+            dict(vec![
+                ("length", TorchItem::Int(32)),
+                ("hidden_size", TorchItem::Int(64)),
+                ("n_heads", TorchItem::Int(2)),
+                ("n_blocks", TorchItem::Int(2)),
+                ("cond_dim", TorchItem::Int(32)),
+                ("dropout", TorchItem::Float(0.1)),
+            ]),
+        ),
+        ("training", dict(vec![("ema", TorchItem::Float(0.99))])),
+    ];
+    change(&mut config);
+    let shadow = own.iter().map(|own| tensor(&own.dims)).collect();
+    let item = dict(vec![
+        ("epoch", TorchItem::Int(0)),
+        ("global_step", TorchItem::Int(step)),
+        ("pytorch-lightning_version", text("2.2.1")),
+        ("state_dict", TorchItem::OrderedDict(state.collect())),
+        (
+            "ema",
+            dict(vec![
+                ("decay", TorchItem::Float(0.99)),
+                ("num_updates", TorchItem::Int(step)),
+                ("shadow_params", TorchItem::List(shadow)),
+            ]),
+        ),
+        (
+            "optimizer_states",
+            TorchItem::List(vec![dict(vec![
+                ("state", TorchItem::Dict(moments.collect())),
+                ("param_groups", TorchItem::List(vec![group])),
+            ])]),
+        ),
+        ("hyper_parameters", dict(vec![("config", dict(config))])),
+    ]);
+    let mut writer = TorchWriter::create(path, &item).unwrap();
+    writer.append(raw).unwrap();
+    writer.append(average).unwrap();
+    // First and second moments of each parameter.
+    for parameter in &own {
+        writer.append(&first[parameter.range()]).unwrap();
+        writer.append(&second[parameter.range()]).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+/// The state of a training in the folder of its results: weights, average, moments.
+fn state(folder: &Path) -> [Vec<f32>; 4] {
+    let own = parameters(nano(), Backbone::Dit);
+    let arena = |file: &str, arena: &str| weights::read_arena(&folder.join(file), &own, arena).unwrap();
+    [
+        arena("raw.safetensors", ""),
+        arena("ema.safetensors", ""),
+        arena("optimizer.safetensors", "exp_avg"),
+        arena("optimizer.safetensors", "exp_avg_sq"),
+    ]
+}
+
+fn training(steps: u64, more: &Value) -> Value {
+    let mut train = json!({
+        "kind": "train", "from": "rows", "shape": "nano", "steps": steps, "batch": 4, "warmup_steps": 0,
+        "learning_rate": 1e-3, "ema": 0.99, "validation_rows": 4
+    });
+    train
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    train
+}
+
+/// Six steps in one run are the same, bit for bit, as three, saved by another program, and three that continue them.
+#[test]
+fn checkpoint_of_lightning_is_evaluated_and_continued_bit_for_bit() {
+    let project = Project::new();
+    project.manifest(&json!({ "half": training(3, &json!({})), "whole": training(6, &json!({})) }));
+    project.ok(&["run", "x.json"], None);
+    let half = state(&project.artifact("half"));
+    let whole = state(&project.artifact("whole"));
+    assert!(half[0] != whole[0] && half[2] != whole[2]);
+    let [raw, average, first, second] = &half;
+    lightning(
+        &project.path("last.ckpt"),
+        3,
+        [raw, average, first, second],
+        &|_| (),
+    );
+
+    let continued = json!({ "init": "model", "continue": true });
+    project.manifest(&json!({
+        "model": checkpoint("last.ckpt"), "bound": evaluate("model"), "continued": training(6, &continued),
+        "again": training(6, &json!({ "init": "half", "continue": true })), "half": training(3, &json!({}))
+    }));
+    let run = words(&project.ok(&["run", "x.json"], None));
+    assert!(run.contains("from step 3 on"), "{run}");
+    let model = project.artifact("model");
+    assert!(state(&model) == half);
+    let info = project.json("model", "model.json");
+    assert_eq!(info["origin"]["format"], "PyTorch Lightning checkpoint");
+    assert_eq!(
+        (&info["origin"]["run"]["step"], &info["origin"]["has_both"]),
+        (&json!(3), &json!(true))
+    );
+    assert_eq!(
+        (&info["wrap"], &info["objective"]["kind"]),
+        (&json!(true), &json!("mdlm"))
+    );
+    assert_eq!(project.json("bound", "evaluation.json")["weights"], "ema");
+    for stage in ["continued", "again"] {
+        let found = state(&project.artifact(stage));
+        for (place, what) in ["weights", "average", "first moments", "second moments"]
+            .iter()
+            .enumerate()
+        {
+            assert!(found[place] == whole[place], "{stage}: {what}");
+        }
+        assert_eq!(project.json(stage, "model.json")["steps"], 6);
+    }
+    // Without `continue`, the same start is another training.
+    project.manifest(
+        &json!({ "model": checkpoint("last.ckpt"), "tuned": training(6, &json!({ "init": "model" })) }),
+    );
+    project.ok(&["run", "x.json"], None);
+    assert!(state(&project.artifact("tuned"))[0] != whole[0]);
+
+    let shown = words(&project.ok(&["checkpoint", "last.ckpt"], None));
+    for part in [
+        "PyTorch Lightning checkpoint",
+        "30 tensors of AdamW's moments",
+        "continued from step 3 on",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+}
+
+#[test]
+fn checkpoint_run_that_contradicts_the_stage_is_not_continued() {
+    let project = Project::new();
+    let weights = initial(nano(), Backbone::Dit, 3);
+    let zeros = vec![0.0; weights.len()];
+    lightning(
+        &project.path("last.ckpt"),
+        3,
+        [&weights, &weights, &zeros, &zeros],
+        &|_| (),
+    );
+    let said = |model: Value, steps: u64, more: &Value| {
+        let mut fields = json!({ "init": "model", "continue": true });
+        fields
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        project.manifest(&json!({ "model": model, "tuned": training(steps, &fields) }));
+        project.refused(&["run", "x.json"])
+    };
+    let file = || checkpoint("last.ckpt");
+    let found = said(file(), 3, &json!({}));
+    assert!(
+        found.contains("`model` is at step 3, and `steps` is 3"),
+        "{found}"
+    );
+    for (field, ours, theirs) in [
+        ("beta1", 0.8, "0.9"),
+        ("beta2", 0.9, "0.999"),
+        ("epsilon", 1e-6, "0.00000001"),
+        ("weight_decay", 0.1, "0"),
+        ("ema", 0.5, "0.99"),
+    ] {
+        let mut more = json!({});
+        more[field] = json!(ours);
+        let found = said(file(), 6, &more);
+        assert!(
+            found.contains(&format!(
+                "`{field}` is {theirs} in the training of `model`, but {ours} in this stage"
+            )),
+            "{found}"
+        );
+    }
+    let mut raw = file();
+    raw["weights"] = json!("raw");
+    let found = said(raw, 6, &json!({}));
+    assert!(
+        found.contains("`model` has no average of its weights to continue, and `ema` is 0.99"),
+        "{found}"
+    );
+    // What does not concern the state is a warning.
+    let more = json!({ "init": "model", "continue": true, "learning_rate": 0.0, "dropout": 0.0 });
+    project.manifest(&json!({ "model": file(), "tuned": training(4, &more) }));
+    let found = words(&project.ok(&["run", "x.json"], None));
+    assert!(
+        found.contains("`learning_rate` is 0.001 in the training of `model`, and 0 from step 3 on"),
+        "{found}"
+    );
+    assert!(
+        found.contains("`dropout` is 0.1 in the training of `model`, and 0 from step 3 on"),
+        "{found}"
+    );
+    // A file of weights alone has no state.
+    save(&project.path("m.safetensors"), Backbone::Dit, |_| ());
+    let mut bare = checkpoint("m.safetensors");
+    bare["objective"] = json!({ "kind": "mdlm" });
+    let found = said(bare, 6, &json!({}));
+    assert!(
+        found.contains("the training of `model` cannot be continued: its file has no state of an optimizer"),
+        "{found}"
+    );
+    assert!(found.contains("leave `continue` out"), "{found}");
+    project.manifest(&json!({ "tuned": training(4, &json!({ "continue": true })) }));
+    let found = project.refused(&["validate", "x.json"]);
+    assert!(
+        found.contains("`continue` is true, but `init` names no model"),
+        "{found}"
+    );
+}
+
+#[test]
+fn checkpoint_settings_of_lightning_that_contradict_the_manifest_are_refused() {
+    let project = Project::new();
+    let weights = initial(nano(), Backbone::Dit, 3);
+    let said = |stage: Value, change: &dyn Fn(&mut Vec<(&str, TorchItem)>)| {
+        lightning(&project.path("last.ckpt"), 3, [&weights; 4], change);
+        project.manifest(&json!({ "model": stage }));
+        project.refused(&["run", "x.json"])
+    };
+    let with = |field: &str, value: Value| {
+        let mut stage = checkpoint("last.ckpt");
+        stage[field] = value;
+        stage
+    };
+    let mdlm = |more: &Value| {
+        let mut objective = json!({ "kind": "mdlm" });
+        objective
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        with("objective", objective)
+    };
+    let noise = json!({ "noise": { "kind": "cosine" } });
+    let found = said(mdlm(&noise), &|_| ());
+    assert!(
+        found.contains("`noise` of the objective is {") && found.contains("log_linear"),
+        "{found}"
+    );
+    assert!(
+        found.contains("in `hyper_parameters`, but {") && found.contains("cosine"),
+        "{found}"
+    );
+    let found = said(mdlm(&json!({ "steps": 10 })), &|_| ());
+    assert!(
+        found.contains("`steps` of the objective is absent in `hyper_parameters`, but 10"),
+        "{found}"
+    );
+    let found = said(mdlm(&json!({ "time_conditioning": true })), &|_| ());
+    assert!(
+        found.contains("`time_conditioning` is false in `hyper_parameters`, but true"),
+        "{found}"
+    );
+    let found = said(with("objective", json!({ "kind": "sedd" })), &|_| ());
+    assert!(
+        found.contains("the objective is `mdlm` in `hyper_parameters`, but `sedd`"),
+        "{found}"
+    );
+    let found = said(with("wrap", json!(false)), &|_| ());
+    assert!(
+        found.contains("`wrap` is true in `hyper_parameters`, but false"),
+        "{found}"
+    );
+    let model = |field: &'static str, value: i64| {
+        move |config: &mut Vec<(&str, TorchItem)>| {
+            let (_, model) = config.iter_mut().find(|(name, _)| *name == "model").unwrap();
+            let TorchItem::Dict(entries) = model else { panic!() };
+            entries.retain(|(key, _)| *key != text(field));
+            entries.push(TorchItem::named(field, TorchItem::Int(value)));
+        }
+    };
+    let found = said(checkpoint("last.ckpt"), &model("n_heads", 4));
+    assert!(
+        found.contains("the number of heads is 2 in shape `nano`, but 4 in the file"),
+        "{found}"
+    );
+    let found = said(checkpoint("last.ckpt"), &model("length", 128));
+    assert!(
+        found.contains("the length of rows is 32 in shape `nano`, but 128 in the file"),
+        "{found}"
+    );
+    let found = said(checkpoint("last.ckpt"), &model("hidden_size", 128));
+    assert!(
+        found.contains("the width is 128 in `hyper_parameters`, but 64"),
+        "{found}"
+    );
+    let found = said(checkpoint("last.ckpt"), &|config| {
+        config.retain(|(name, _)| *name != "noise");
+        config.push(("noise", dict(vec![("type", text("polynomial"))])));
+    });
+    assert!(
+        found.contains("no noise schedule of mdlm's is called `polynomial`"),
+        "{found}"
+    );
+    // Its code has a token of the network for each of the tokenizer.
+    let mut fewer = checkpoint("last.ckpt");
+    fewer["tokenizer"] = json!("others");
+    lightning(&project.path("last.ckpt"), 3, [&weights; 4], &|_| ());
+    let others = json!({ "kind": "tokenize", "from": "text", "tokenizer": { "kind": "characters" } });
+    project.manifest(&json!({ "others": others, "model": fewer }));
+    let found = project.refused(&["run", "x.json"]);
+    assert!(
+        found.contains("the vocabulary is 512 by `vocab_embed.embedding`, but"),
+        "{found}"
+    );
+}
+
+/// Of `https` with a checksum, from a server on loopback whose certificate is trusted.
+#[test]
+#[cfg(target_os = "linux")]
+fn checkpoint_of_a_web_address_is_pinned_by_its_checksum() {
+    let project = Project::new();
+    save(&project.path("m.safetensors"), Backbone::Dit, |_| ());
+    let bytes = fs::read(project.path("m.safetensors")).unwrap();
+    let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
+    let sha256: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(project.path("certificate.pem"), CERTIFICATE).unwrap();
+    let served = bytes.clone();
+    // The first answer breaks off: the rest is asked for.
+    let server = Server::start_tls(move |request| Reply {
+        cut: (request.number == 0).then_some(30_000),
+        ..file(request, &served, Some("\"a\""))
+    });
+    assert!(server.url.starts_with("https://"));
+    let stage = |sha256: &str| {
+        let mut stage = checkpoint(&format!("{}/models/m.safetensors", server.url));
+        stage["sha256"] = json!(sha256);
+        stage["objective"] = json!({ "kind": "mdlm" });
+        json!({ "model": stage })
+    };
+    let run = || {
+        let output = mdlm()
+            .current_dir(project.0.path())
+            .env("SSL_CERT_FILE", project.path("certificate.pem"))
+            .env_remove("SSL_CERT_DIR")
+            .args(["run", "x.json"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), words(&said))
+    };
+    project.manifest(&stage(&"0".repeat(64)));
+    let (code, said) = run();
+    assert_ne!(code, Some(0), "{said}");
+    assert!(
+        said.contains(&sha256) && said.contains(&"0".repeat(64)),
+        "both values: {said}"
+    );
+    project.manifest(&stage(&sha256));
+    let (code, said) = run();
+    assert_eq!(code, Some(0), "{said}");
+    let imported = project.artifact("model").join("ema.safetensors");
+    assert!(read(&imported, Backbone::Dit) == read(&project.path("m.safetensors"), Backbone::Dit));
 }

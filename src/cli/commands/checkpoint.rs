@@ -12,6 +12,7 @@ use mdlm::error::Result;
 use mdlm::manifest::{Objective, Weights};
 use mdlm::numbers::{abbreviated, count};
 use mdlm::plural::counted;
+use mdlm::weights::import::run::RunSettings;
 use mdlm::weights::import::{ForeignCheckpoint, NamedTensor, WeightSet};
 
 /// What `mdlm checkpoint --help` says.
@@ -43,13 +44,13 @@ pub struct Args {
 /// A checkpoint as JSON.
 #[derive(Serialize)]
 struct CheckpointDescription {
-    form: String,
+    format: String,
     network: Option<NetworkDescription>,
-    /// What it is where it is not a network of mdlm's.
+    /// What it is where it is not a network that mdlm has.
     family: Option<String>,
     /// The objective that the file states.
     objective: Option<Objective>,
-    /// Why the file's objective is none of mdlm's.
+    /// Why no objective of mdlm's is the file's.
     foreign_objective: Option<String>,
     mask: Option<u64>,
     sets: Vec<SetDescription>,
@@ -97,12 +98,18 @@ struct TrainingDescription {
     ema_decay: Option<f64>,
     ema_updates: Option<u64>,
     moments: Option<usize>,
+    /// The settings that it states.
+    settings: RunSettings,
+    /// The step from which `train` continues it.
+    continues_from: Option<u64>,
+    /// Why it cannot be continued although the state of an optimizer was found.
+    not_continued: Option<String>,
 }
 
 /// Prints what the checkpoint holds to standard output.
 ///
 /// # Errors
-/// The file is absent, damaged or of no known form; standard output cannot be written.
+/// The file is absent, damaged or of an unknown format; standard output cannot be written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let mut checkpoint = ForeignCheckpoint::at(&args.file)?;
     let mut not_finite = Vec::new();
@@ -136,6 +143,15 @@ fn described(checkpoint: &ForeignCheckpoint, not_finite: Vec<Vec<(String, usize)
     });
     let facts = checkpoint.facts();
     let training = checkpoint.training();
+    let run = checkpoint.guess().map(|guess| {
+        let shape = guess.shape();
+        checkpoint.run(&shape, guess.backbone)
+    });
+    let (continues_from, not_continued) = match run {
+        Some(Ok(run)) => (Some(run.step), None),
+        Some(Err(reason)) => (None, reason),
+        None => (None, None),
+    };
     let set = |(set, not_finite): (&WeightSet, Vec<(String, usize)>)| SetDescription {
         weights: set.which,
         parameters: parameters(set),
@@ -152,7 +168,7 @@ fn described(checkpoint: &ForeignCheckpoint, not_finite: Vec<Vec<(String, usize)
             .collect(),
     };
     CheckpointDescription {
-        form: checkpoint.form().to_string(),
+        format: checkpoint.format().to_string(),
         network,
         family: checkpoint.family(),
         objective: facts.and_then(|facts| facts.objective),
@@ -165,6 +181,9 @@ fn described(checkpoint: &ForeignCheckpoint, not_finite: Vec<Vec<(String, usize)
             ema_decay: training.decay,
             ema_updates: training.average_updates,
             moments: training.moments,
+            settings: training.settings,
+            continues_from,
+            not_continued,
         },
         skipped: checkpoint.skipped().to_vec(),
     }
@@ -193,14 +212,19 @@ fn text(
     is_all: bool,
     terminal: &Terminal,
 ) -> String {
-    let mut text = format!("{}: {}\n", checkpoint.place(), described.form);
+    let mut text = format!("{}: {}\n", checkpoint.place(), described.format);
     match (checkpoint.guess(), &described.family) {
         (Some(guess), _) => {
             text += &entry("network", &format!("{}: {}", guess.backbone, guess.text()));
             text += &entry("shape", &guess.way_out());
         }
         (None, Some(family)) => text += &entry("model", family),
-        (None, None) => text += &entry("model", "no network of mdlm's: see the names of the tensors"),
+        (None, None) => {
+            text += &entry(
+                "model",
+                "not a network that mdlm has: see the names of the tensors",
+            )
+        }
     }
     let objective = match (
         checkpoint.facts(),
@@ -250,6 +274,16 @@ fn text(
     let facts: Vec<String> = facts.into_iter().flatten().collect();
     if !facts.is_empty() {
         text += &entry("training", &facts.join(", "));
+    }
+    match (training.continues_from, &training.not_continued) {
+        (Some(step), _) => {
+            text += &entry(
+                "continued",
+                &format!("from step {step} on by `\"continue\": true`"),
+            )
+        }
+        (None, Some(reason)) => text += &entry("not continued", reason),
+        (None, None) => {}
     }
     for skipped in &described.skipped {
         text += &entry("not used", skipped);

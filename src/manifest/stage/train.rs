@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::check::objective::check_objective;
 use super::check::upstream::same_tokenizer;
 use super::check::{StageEntry, Stages};
-use super::tokenize::{MIN_TRAINED_VOCABULARY, Tokenizer};
+use super::tokenize::{MIN_TRAINED_VOCABULARY, Tokenizer, is_false};
 use super::{MODELS, ReferenceField, StageKind, StageSpec};
 use crate::manifest::Objective;
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
@@ -62,6 +62,12 @@ pub struct Train {
     /// stage's shape, tokenizer and kind of network; the optimizer starts from zero. Default: random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,
+    /// Continues the training of the model that `init` names, where its file has the state of the optimizer: the weights of
+    /// the last step, their average, AdamW's moments and the number of steps are taken, and `steps` counts from the
+    /// beginning of that training. Optimizer settings that its file states must be the same. Default: false, a new training
+    /// from the averaged weights.
+    #[serde(default, rename = "continue", skip_serializing_if = "is_false")]
+    pub continues: bool,
     /// Number of optimizer steps. (The MDLM authors: 1,000,000 on LM1B, which is 33 billion tokens, and on
     /// OpenWebText.)
     #[schemars(range(min = 1, max = 1_000_000_000))]
@@ -365,7 +371,18 @@ impl StageSpec for Train {
 impl Train {
     /// The model that it starts from must have its shape, its network and its tokenizer.
     fn check_init(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
-        let Some(init) = &self.init else { return };
+        let Some(init) = &self.init else {
+            if self.continues {
+                let message = "`continue` is true, but `init` names no model";
+                faults.push(
+                    entry
+                        .fault(Code::Init, "continue", message)
+                        .expected("`init` with the name of a train or checkpoint stage")
+                        .hint("name the model in `init`, or leave `continue` out"),
+                );
+            }
+            return;
+        };
         let Some(model) = stages.model_of(init) else {
             return;
         };

@@ -95,19 +95,13 @@ pub fn read(folder: &Path, learner: &mut dyn Learner, history: &History) -> Resu
             return Err(Error::environment(format!("`{name}` is damaged")));
         }
     }
-    let parameters = learner.network().parameters().to_vec();
-    let moments = Moments {
-        first: weights::read_arena(&folder.join(OPTIMIZER), &parameters, FIRST)?,
-        second: weights::read_arena(&folder.join(OPTIMIZER), &parameters, SECOND)?,
-        ema: weights::read_arena(&folder.join(EMA), &parameters, "")?,
-    };
     let mut log = record.log;
     log.text = fs::read_to_string(folder.join(METRICS)).context(|| format!("read `{METRICS}`"))?;
     let (then, now) = (record.history.watch(), history.watch());
     if then != now {
         log.watch_otherwise(record.step, then, now);
     }
-    learner.load(&weights::read_arena(&folder.join(RAW), &parameters, "")?, moments)?;
+    load(folder, learner)?;
     Ok(TrainState {
         step: record.step,
         log,
@@ -124,6 +118,20 @@ pub fn moments(folder: &Path, parameters: &[Parameter]) -> Result<[Vec<f32>; 2]>
         weights::read_arena(&path, parameters, FIRST)?,
         weights::read_arena(&path, parameters, SECOND)?,
     ])
+}
+
+/// Loads weights, average and moments of a folder into a learner.
+///
+/// # Errors
+/// A file is absent, damaged or of another network.
+pub(super) fn load(folder: &Path, learner: &mut dyn Learner) -> Result<()> {
+    let parameters = learner.network().parameters().to_vec();
+    let moments = Moments {
+        first: weights::read_arena(&folder.join(OPTIMIZER), &parameters, FIRST)?,
+        second: weights::read_arena(&folder.join(OPTIMIZER), &parameters, SECOND)?,
+        ema: weights::read_arena(&folder.join(EMA), &parameters, "")?,
+    };
+    learner.load(&weights::read_arena(&folder.join(RAW), &parameters, "")?, moments)
 }
 
 /// Whether a folder has a state.
@@ -150,6 +158,13 @@ pub fn not_validated(artifact: &Path, every: u64) -> Option<String> {
     let record = StateFile::open(artifact).ok()?;
     let rows = record.history.validation_rows;
     record.log.otherwise?.lacks(Watch { every, rows })
+}
+
+/// What identifies the state in a folder: BLAKE3 of `state.json`, which has the digests of the other files. Nothing where there
+/// is none.
+#[must_use]
+pub fn digest_of(folder: &Path) -> Option<String> {
+    digest(&folder.join(STATE)).ok()
 }
 
 /// The folder, among those of checkpoints that stay, in which a run leaves its own whose state lies in `folder` (an

@@ -22,6 +22,9 @@ pub struct History {
     pub schedule: LearningRateSchedule,
     /// Updates of the whole run.
     pub steps: u64,
+    /// The step that it begins at: above 0 where it continues the training of another model.
+    #[serde(default, skip_serializing_if = "is_from_zero")]
+    pub start: u64,
     /// Steps between validations; 0 for one at the end.
     pub validation_every: u64,
     /// Rows that a validation rests on.
@@ -32,6 +35,11 @@ pub struct History {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_from_one(rates: &WarmupRates) -> bool {
     *rates == WarmupRates::FromOne
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_from_zero(start: &u64) -> bool {
+    *start == 0
 }
 
 impl History {

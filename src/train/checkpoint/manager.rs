@@ -26,6 +26,7 @@ pub fn not_kept(artifact: &Path, shared: &Path, retention: &Retention, checkpoin
         // The last state is the artifact's own.
         let due = (1..)
             .map(|number| number * retention.every)
+            .skip_while(|step| *step <= record.history.start)
             .take_while(|step| *step < steps);
         let there = |step: &u64| {
             record
@@ -42,7 +43,8 @@ pub fn not_kept(artifact: &Path, shared: &Path, retention: &Retention, checkpoin
             ));
         }
     }
-    let written = steps.div_ceil(checkpoint_every.max(1));
+    let own = steps.saturating_sub(record.history.start);
+    let written = own.div_ceil(checkpoint_every.max(1));
     let (last, kept) = (u64::from(retention.last).min(written), count(Reason::Last));
     if kept < last {
         missing.push(format!(
@@ -64,6 +66,8 @@ pub struct CheckpointManager {
     checkpoints: Checkpoints,
     history: History,
     retention: Retention,
+    /// The model whose training is continued where there is no checkpoint.
+    continued: Option<PathBuf>,
 }
 
 /// The checkpoints that runs have left, read once for all runs that may resume from them.
@@ -112,8 +116,19 @@ impl Left {
 pub struct Restored {
     /// The state.
     pub state: TrainState,
-    /// Whether another run had made it.
-    pub foreign: bool,
+    /// Where it was.
+    pub from: RestoredFrom,
+}
+
+/// Where a state was that a run resumes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoredFrom {
+    /// In a checkpoint of its own.
+    Own,
+    /// In a checkpoint that another run had made.
+    Earlier,
+    /// In the model whose training it continues.
+    Continued,
 }
 
 /// Checkpoints that a run may resume from, and why others are not among them.
@@ -136,6 +151,16 @@ impl CheckpointManager {
             checkpoints,
             history,
             retention: Retention::default(),
+            continued: None,
+        }
+    }
+
+    /// Begins with the state of the model in a folder, at the history's start, where there is no checkpoint.
+    #[must_use]
+    pub fn continuing(self, folder: &Path) -> Self {
+        Self {
+            continued: Some(folder.to_owned()),
+            ..self
         }
     }
 
@@ -232,26 +257,41 @@ impl CheckpointManager {
                     if state.step < self.history.steps {
                         state.log.forget_last_validation(self.history.validation_every);
                     }
-                    return Ok(Some(Restored { state, foreign: !own }));
+                    let from = if own {
+                        RestoredFrom::Own
+                    } else {
+                        RestoredFrom::Earlier
+                    };
+                    return Ok(Some(Restored { state, from }));
                 }
                 Err(error) => skipped(format!(
                     "the checkpoint of step {step}{of} cannot be used: {error}"
                 )),
             }
         }
+        let start = self.history.start;
         if let Some(step) = apart {
             skipped(format!(
-                "training starts from step 0: the checkpoint of step {step} was made with other learning rates (with the \
+                "training starts from step {start}: the checkpoint of step {step} was made with other learning rates (with the \
                  schedule `cosine` they depend on `steps`)"
             ));
         } else if let Some(step) = beyond {
             skipped(format!(
-                "training starts from step 0: an earlier run went to step {step} and kept no checkpoint of step {} or \
+                "training starts from step {start}: an earlier run went to step {step} and kept no checkpoint of step {} or \
                  before (`keep_checkpoints`)",
                 self.history.steps
             ));
         }
-        Ok(None)
+        let Some(folder) = &self.continued else {
+            return Ok(None);
+        };
+        format::load(folder, learner).context(|| format!("continue from step {start}"))?;
+        let state = TrainState {
+            step: start,
+            ..TrainState::default()
+        };
+        let from = RestoredFrom::Continued;
+        Ok(Some(Restored { state, from }))
     }
 
     /// The step that [`CheckpointManager::restore`] would resume from, by names and histories; changes nothing.

@@ -14,6 +14,9 @@
 //! the step. A checkpoint is written under a temporary name, fsynced and renamed. `state.json` holds the digests, so a
 //! folder that a crash or a disk has damaged is detected, and the previous checkpoint is used.
 //!
+//! A run may continue a model's training ([`CheckpointManager::continuing`]): of the same files but `state.json`, which a model
+//! from elsewhere lacks.
+//!
 //! A run may resume from the checkpoint of another run: a shorter one, or one that differs later on. It uses only a
 //! checkpoint whose steps it would have made itself, bit for bit ([`History::shares`]).
 //!
@@ -28,6 +31,8 @@ mod format;
 mod history;
 mod manager;
 
-pub use format::{EMA, OPTIMIZER, RAW, STATE, TrainState, group_of, moments, not_validated, read, write};
+pub use format::{
+    EMA, OPTIMIZER, RAW, STATE, TrainState, digest_of, group_of, moments, not_validated, read, write,
+};
 pub use history::History;
-pub use manager::{CheckpointManager, Left, Restored, not_kept};
+pub use manager::{CheckpointManager, Left, Restored, RestoredFrom, not_kept};

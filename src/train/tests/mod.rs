@@ -146,6 +146,7 @@ fn run_with(
 
 fn history(config: &TrainConfig) -> History {
     History {
+        start: 0,
         base: "toy".to_owned(),
         learning_rate: config.learning_rate,
         warmup_steps: config.warmup_steps,

@@ -1,12 +1,17 @@
 //! What the file beside the weights says of a model: `config.json` of Hugging Face, the settings that SEDD and the authors'
 //! training code save, or `model.json` of a train stage.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::run::RunSettings;
 use crate::error::{Error, Result};
 use crate::manifest::{
     ArObjective, D3pmObjective, MdlmObjective, Noise, NoiseEpsilon, NoiseRange, Objective, SeddObjective,
 };
+use crate::shapes::{Backbone, SHAPES};
+
+/// Why a Duo model has no objective of mdlm's.
+const DUO: &str = "a Duo model has uniform noise, and mdlm's objectives have absorbing noise";
 
 /// Facts about a model. What a file does not state is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,6 +46,12 @@ pub struct ConfigFacts {
     pub wrap: Option<bool>,
     /// The objective.
     pub objective: Option<Objective>,
+    /// The fields of the objective that the file states, as a manifest has them; null for one that it states to be absent.
+    pub stated: Map<String, Value>,
+    /// Whether `stated` are all fields: one that it lacks has its default.
+    pub states_all: bool,
+    /// Settings of its training.
+    pub settings: RunSettings,
     /// Why it has no objective of this program's, where it has another one: a fragment to go after a colon.
     pub foreign: Option<String>,
 }
@@ -75,6 +86,10 @@ impl ConfigFacts {
     /// `model.json`.
     fn of_train_stage(&mut self, reader: &FieldReader<'_>) -> Result<()> {
         self.shape = reader.text("shape")?;
+        // Heads leave no trace in the tensors.
+        if let Some(shape) = self.shape.as_deref().and_then(|name| SHAPES.find(name)) {
+            self.heads = Some(shape.heads as u64);
+        }
         self.tokens = reader.number("vocabulary")?;
         self.length = reader.number("length")?;
         self.mask = reader.number("special/mask")?;
@@ -96,33 +111,39 @@ impl ConfigFacts {
         self.mask = reader.number("mask_token_id")?;
         self.tokens = reader.number("tokenizer_vocab_size")?;
         self.wrap = reader.flag("wrap")?;
+        self.settings.dropout = reader.float("dropout").ok().flatten();
         self.spelled_out(reader)?;
         if self.objective.is_some() {
             return Ok(());
         }
         let kind = self.model_type.as_deref().map(str::to_ascii_lowercase);
         match kind.as_deref() {
-            Some("mdlm") => self.objective = Some(self.mdlm()),
-            Some("bd3lm") => self.block_diffusion(reader)?,
-            Some("duo") => {
-                self.foreign = Some(
-                    "a Duo model has uniform noise, and mdlm's objectives have absorbing noise".to_owned(),
-                );
+            Some("mdlm" | "duo" | "bd3lm") if reader.flag("causal")? == Some(true) => self.autoregressive(),
+            Some("mdlm") => self.mdlm(),
+            Some("bd3lm") => {
+                let has_blocks = reader.flag("cross_attn")?.unwrap_or(true);
+                self.block_diffusion(reader.number("block_size")?, has_blocks);
             }
+            Some("duo") => self.foreign = Some(DUO.to_owned()),
             Some("gpt2" | "gpt_neox" | "llama" | "bert" | "mamba" | "qwen2" | "qwen3" | "llada") | None => {}
             Some(other) => self.foreign = Some(format!("no objective is known for `model_type` `{other}`")),
         }
         Ok(())
     }
 
+    fn autoregressive(&mut self) {
+        self.objective = Some(Objective::Ar(ArObjective::default()));
+        self.state("kind", "ar");
+    }
+
+    /// A field of the objective that the file states.
+    fn state(&mut self, field: &str, value: impl Into<Value>) {
+        self.stated.insert(field.to_owned(), value.into());
+    }
+
     /// BD3-LM (arXiv 2503.09573): with one block a row it is masked diffusion.
-    fn block_diffusion(&mut self, reader: &FieldReader<'_>) -> Result<()> {
-        let block = reader.number("block_size")?;
-        let is_causal = reader.flag("causal")?.unwrap_or(false);
-        let has_blocks = reader.flag("cross_attn")?.unwrap_or(true);
-        if is_causal {
-            self.objective = Some(Objective::Ar(ArObjective::default()));
-        } else if has_blocks && block != self.length {
+    fn block_diffusion(&mut self, block: Option<u64>, has_blocks: bool) {
+        if has_blocks && block != self.length {
             let [block, length] =
                 [block, self.length].map(|number| number.map_or("?".to_owned(), |number| number.to_string()));
             self.foreign = Some(format!(
@@ -130,16 +151,19 @@ impl ConfigFacts {
                  transformer attends to the whole row: only those with `block_size` equal to `model_length` fit"
             ));
         } else {
-            self.objective = Some(self.mdlm());
+            self.mdlm();
         }
-        Ok(())
     }
 
-    fn mdlm(&self) -> Objective {
-        Objective::Mdlm(MdlmObjective {
+    fn mdlm(&mut self) {
+        self.objective = Some(Objective::Mdlm(MdlmObjective {
             time_conditioning: self.time_conditioning.unwrap_or(false),
             ..MdlmObjective::default()
-        })
+        }));
+        self.state("kind", "mdlm");
+        if let Some(flag) = self.time_conditioning {
+            self.state("time_conditioning", flag);
+        }
     }
 
     /// The settings that SEDD and the authors' training code save: a tree with an object `model`.
@@ -149,6 +173,8 @@ impl ConfigFacts {
         self.heads = reader.number("model/n_heads")?;
         self.blocks = reader.number("model/n_blocks")?;
         self.conditioning = reader.number("model/cond_dim")?;
+        self.wrap = reader.flag("data/wrap")?;
+        self.settings = Self::run(reader);
         // Duo's code has these in `algo`.
         self.time_conditioning = match reader.flag("time_conditioning")? {
             None => reader.flag("algo/time_conditioning")?,
@@ -158,55 +184,112 @@ impl ConfigFacts {
         if self.objective.is_some() {
             return Ok(());
         }
-        let noise = Self::noise(reader)?;
-        if let Some(graph) = reader.text("graph/type")? {
-            // SEDD's code: `tokens` are without the mask, which absorbing noise adds.
-            if graph == "absorb" {
-                self.vocabulary = reader.number("tokens")?.map(|tokens| tokens.saturating_add(1));
-                self.time_conditioning = Some(true);
-                self.objective = Some(Objective::Sedd(SeddObjective {
-                    noise,
-                    ..SeddObjective::default()
-                }));
-            } else {
-                self.foreign = Some(format!(
-                    "a SEDD with `{graph}` noise, and mdlm's objectives have absorbing noise"
-                ));
+        let (noise, named) = match Self::noise(reader)? {
+            Ok(found) => found,
+            Err(unknown) => {
+                self.foreign = Some(format!("no noise schedule of mdlm's is called `{unknown}`"));
+                return Ok(());
             }
+        };
+        let stated_noise = named.then(|| serde_json::to_value(noise).unwrap_or_default());
+        if let Some(graph) = reader.text("graph/type")? {
+            self.sedd(&graph, noise, reader)?;
+        } else {
+            self.parameterization(noise, reader)?;
+        }
+        if let (Some(objective), Some(stated)) = (self.objective, stated_noise)
+            && objective.noise().is_some()
+        {
+            self.state("noise", stated);
+        }
+        Ok(())
+    }
+
+    /// SEDD's code: `tokens` are without the mask, which absorbing noise adds.
+    fn sedd(&mut self, graph: &str, noise: Noise, reader: &FieldReader<'_>) -> Result<()> {
+        if graph != "absorb" {
+            self.foreign = Some(format!(
+                "a SEDD with `{graph}` noise, and mdlm's objectives have absorbing noise"
+            ));
             return Ok(());
         }
-        let steps = reader
-            .number("T")?
-            .or(reader.number("algo/T")?)
-            .and_then(|steps| u32::try_from(steps).ok());
-        let steps = steps.filter(|&steps| steps > 0);
-        let is_conditioned = self.time_conditioning.unwrap_or(false);
-        let parameterization = reader.text("parameterization")?;
-        let named = parameterization.or(reader.text("algo/name")?);
-        match named.as_deref() {
+        self.vocabulary = reader.number("tokens")?.map(|tokens| tokens.saturating_add(1));
+        if reader.flag("model/scale_by_sigma")? == Some(false) {
+            self.foreign = Some(
+                "a SEDD without `scale_by_sigma`, and mdlm's divides the scores by exp(σ) - 1 as the published ones do"
+                    .to_owned(),
+            );
+            return Ok(());
+        }
+        self.time_conditioning = Some(true);
+        self.objective = Some(Objective::Sedd(SeddObjective {
+            noise,
+            ..SeddObjective::default()
+        }));
+        self.state("kind", "sedd");
+        self.state("time_conditioning", true);
+        Ok(())
+    }
+
+    /// The objective by the authors' name of its parameterization, or by Duo's of the algorithm.
+    fn parameterization(&mut self, noise: Noise, reader: &FieldReader<'_>) -> Result<()> {
+        let steps = match reader.number("T")? {
+            None => reader.number("algo/T")?,
+            stated => stated,
+        };
+        let conditioned = self.time_conditioning;
+        let parameterization = match reader.text("parameterization")? {
+            None => reader.text("algo/name")?,
+            stated => stated,
+        };
+        let count = match steps.filter(|&steps| steps > 0) {
+            Some(steps) => {
+                let known = u32::try_from(steps).ok();
+                Some(known.ok_or_else(|| FieldReader::wrong("T", &Value::from(steps), "fewer steps"))?)
+            }
+            None => None,
+        };
+        match parameterization.as_deref() {
+            _ if reader.flag("algo/causal_attention")? == Some(true) => self.autoregressive(),
+            Some("bd3lm") => {
+                let has_blocks = reader.flag("algo/cross_attn")?.unwrap_or(true);
+                self.block_diffusion(reader.number("block_size")?, has_blocks);
+            }
             Some("subs" | "mdlm") => {
                 self.objective = Some(Objective::Mdlm(MdlmObjective {
                     noise,
-                    steps,
-                    time_conditioning: is_conditioned,
+                    steps: count,
+                    time_conditioning: conditioned.unwrap_or(false),
                     ..MdlmObjective::default()
                 }));
+                self.state("kind", "mdlm");
+                if steps.is_some() {
+                    self.state("steps", count.map_or(Value::Null, Value::from));
+                }
             }
             Some("d3pm") => {
                 self.objective = Some(Objective::D3pm(D3pmObjective {
                     noise,
-                    steps: steps.unwrap_or(D3pmObjective::default().steps),
-                    time_conditioning: is_conditioned,
+                    steps: count.unwrap_or(D3pmObjective::default().steps),
+                    time_conditioning: conditioned.unwrap_or(false),
                     ..D3pmObjective::default()
                 }));
+                self.state("kind", "d3pm");
+                if let Some(count) = count {
+                    self.state("steps", count);
+                }
             }
             Some("sedd") => {
+                let settings = SeddObjective::default();
                 self.objective = Some(Objective::Sedd(SeddObjective {
                     noise,
-                    ..SeddObjective::default()
+                    time_conditioning: conditioned.unwrap_or(settings.time_conditioning),
+                    ..settings
                 }));
+                self.state("kind", "sedd");
             }
-            Some("ar") => self.objective = Some(Objective::Ar(ArObjective::default())),
+            Some("ar") => self.autoregressive(),
+            Some(other) if other.starts_with("duo") => self.foreign = Some(DUO.to_owned()),
             Some(other) => {
                 self.foreign = Some(format!(
                     "no objective is known for the parameterization `{other}`"
@@ -214,11 +297,33 @@ impl ConfigFacts {
             }
             None => {}
         }
+        let objective = self.objective.filter(|objective| objective.kind() != "ar");
+        if let (Some(_), Some(flag)) = (objective, conditioned) {
+            self.state("time_conditioning", flag);
+        }
         Ok(())
     }
 
-    /// The noise schedule of saved settings, by the authors' names; log-linear where they name none that is known.
-    fn noise(reader: &FieldReader<'_>) -> Result<Noise> {
+    /// The settings of a training, by the authors' names. They do not concern the network: one of another type is left out.
+    fn run(reader: &FieldReader<'_>) -> RunSettings {
+        let number = |path: &str| reader.float(path).ok().flatten();
+        RunSettings {
+            learning_rate: number("optim/lr"),
+            warmup_steps: number("lr_scheduler/num_warmup_steps"),
+            beta1: number("optim/beta1"),
+            beta2: number("optim/beta2"),
+            epsilon: number("optim/eps"),
+            weight_decay: number("optim/weight_decay"),
+            gradient_clip: number("trainer/gradient_clip_val"),
+            ema: number("training/ema"),
+            dropout: number("model/dropout"),
+            batch: number("loader/global_batch_size"),
+        }
+    }
+
+    /// The noise schedule of saved settings, by the authors' names, and whether they name one: log-linear where they do not.
+    /// An unknown name is the error.
+    fn noise(reader: &FieldReader<'_>) -> Result<std::result::Result<(Noise, bool), String>> {
         let range = || -> Result<NoiseRange> {
             Ok(NoiseRange {
                 sigma_min: reader.float("noise/sigma_min")?.unwrap_or(1e-4),
@@ -226,13 +331,86 @@ impl ConfigFacts {
             })
         };
         let epsilon = NoiseEpsilon { epsilon: 1e-3 };
-        Ok(match reader.text("noise/type")?.as_deref() {
-            Some("geometric") => Noise::Geometric(range()?),
-            Some("linear") => Noise::Linear(range()?),
-            Some("cosine") => Noise::Cosine(epsilon),
-            Some("cosinesqr") => Noise::CosineSquared(epsilon),
-            _ => Noise::LogLinear(epsilon),
+        let named = reader.text("noise/type")?;
+        // Duo's code spells it with a hyphen.
+        Ok(Ok(match named.as_deref() {
+            None => (Noise::LogLinear(epsilon), false),
+            Some("loglinear" | "log-linear") => (Noise::LogLinear(epsilon), true),
+            Some("geometric") => (Noise::Geometric(range()?), true),
+            Some("linear") => (Noise::Linear(range()?), true),
+            Some("cosine") => (Noise::Cosine(epsilon), true),
+            Some("cosinesqr") => (Noise::CosineSquared(epsilon), true),
+            Some(other) => return Ok(Err(other.to_owned())),
+        }))
+    }
+
+    /// The first field of the objective that the file states and a manifest has otherwise, with both values.
+    #[must_use]
+    pub fn conflict(&self, own: &Objective) -> Option<(String, String, String)> {
+        let Ok(Value::Object(own)) = serde_json::to_value(own) else {
+            return None;
+        };
+        let shown = |field: &str, value: Option<&Value>| match value {
+            Some(Value::String(text)) if field == "kind" => format!("`{text}`"),
+            None | Some(Value::Null) => "absent".to_owned(),
+            Some(value) => value.to_string(),
+        };
+        let more = own.keys().filter(|_| self.states_all);
+        // The kind decides which others there are.
+        let kind = self.stated.get_key_value("kind").map(|(field, _)| field);
+        let fields = kind.into_iter().chain(self.stated.keys()).chain(more);
+        fields.into_iter().find_map(|field| {
+            let theirs = self.stated.get(field).filter(|value| !value.is_null());
+            let ours = own.get(field).filter(|value| !value.is_null());
+            (theirs != ours).then(|| (field.clone(), shown(field, theirs), shown(field, ours)))
         })
+    }
+
+    /// The first fact that another file of the same checkpoint states otherwise, as an error.
+    ///
+    /// # Errors
+    /// There is one.
+    pub fn agree(&self, other: &Self) -> Result<()> {
+        let number = |number: Option<u64>| number.map(|number| number.to_string());
+        let flag = |flag: Option<bool>| flag.map(|flag| flag.to_string());
+        let kind = |facts: &Self| facts.objective.map(|objective| format!("`{}`", objective.kind()));
+        for (what, own, theirs) in [
+            (
+                "the vocabulary",
+                number(self.vocabulary),
+                number(other.vocabulary),
+            ),
+            ("the length of rows", number(self.length), number(other.length)),
+            ("the width", number(self.width), number(other.width)),
+            ("the number of heads", number(self.heads), number(other.heads)),
+            ("the number of blocks", number(self.blocks), number(other.blocks)),
+            (
+                "the width of the conditioning",
+                number(self.conditioning),
+                number(other.conditioning),
+            ),
+            ("the mask token", number(self.mask), number(other.mask)),
+            (
+                "`time_conditioning`",
+                flag(self.time_conditioning),
+                flag(other.time_conditioning),
+            ),
+            ("the objective", kind(self), kind(other)),
+        ] {
+            if let (Some(own), Some(theirs)) = (own, theirs)
+                && own != theirs
+            {
+                return Err(Error::input(format!(
+                    "{what} is {own} in `{}`, but {theirs} in `{}`",
+                    self.file, other.file
+                ))
+                .hint(format!(
+                    "`{}` belongs to another model: bring the one that belongs to the weights",
+                    self.file
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// An objective as manifests have it: this program writes it into the files that it exports.
@@ -242,6 +420,20 @@ impl ConfigFacts {
         };
         let objective = serde_json::from_value(object.clone())
             .map_err(|error| Error::input(format!("`objective` is {object}: {error}")))?;
+        let objective: Objective = objective;
+        if let Some(beside) = self.time_conditioning
+            && objective.backbone() == Backbone::Dit
+            && beside != objective.is_time_conditioned()
+        {
+            return Err(Error::input(format!(
+                "`time_conditioning` is {beside}, but {} in its `objective`",
+                objective.is_time_conditioned()
+            ))
+            .hint("export the model again: both say whether the network is fed the noise level"));
+        }
+        if let Ok(Value::Object(stated)) = serde_json::to_value(objective) {
+            (self.stated, self.states_all) = (stated, true);
+        }
         self.objective = Some(objective);
         Ok(())
     }
@@ -421,6 +613,62 @@ mod tests {
         assert_eq!(of("ar", 0).unwrap().kind(), "ar");
         assert_eq!(of("sedd", 0).unwrap().kind(), "sedd");
         assert_eq!(of("another", 0), None);
+    }
+
+    #[test]
+    fn checkpoint_config_that_contradicts_itself_or_a_manifest_is_refused() {
+        let mut ours = published();
+        ours["objective"] = json!({ "kind": "mdlm", "time_conditioning": true });
+        let error = ConfigFacts::read("config.json", &ours).unwrap_err().to_string();
+        assert!(
+            error.contains("`time_conditioning` is false, but true in its `objective`"),
+            "{error}"
+        );
+
+        let shown = |json: &Value, own: &Value| {
+            let own = serde_json::from_value(own.clone()).unwrap();
+            facts(json)
+                .conflict(&own)
+                .map(|(field, theirs, ours)| format!("{field}: {theirs}, {ours}"))
+        };
+        // A model of the hub states no schedule.
+        let cosine = json!({ "kind": "mdlm", "noise": { "kind": "cosine" } });
+        assert_eq!(shown(&published(), &cosine), None);
+        let conflict = shown(&published(), &json!({ "kind": "ar" }));
+        assert_eq!(conflict.unwrap(), "kind: `mdlm`, `ar`");
+        let settings = json!({
+            "parameterization": "subs", "T": 0, "noise": { "type": "loglinear" }, "model": { "length": 128 }
+        });
+        assert_eq!(shown(&settings, &json!({ "kind": "mdlm" })), None);
+        assert!(shown(&settings, &cosine).unwrap().starts_with("noise: {"));
+        let conflict = shown(&settings, &json!({ "kind": "mdlm", "steps": 9 }));
+        assert_eq!(conflict.unwrap(), "steps: absent, 9");
+        // All is stated: what is left out has its default.
+        ours["objective"] = json!({ "kind": "mdlm" });
+        assert_eq!(shown(&ours, &json!({ "kind": "mdlm" })), None);
+        let conflict = shown(&ours, &json!({ "kind": "mdlm", "carry_over": false }));
+        assert_eq!(conflict.unwrap(), "carry_over: absent, false");
+    }
+
+    #[test]
+    fn checkpoint_settings_of_unknown_noise_have_no_objective() {
+        let settings =
+            json!({ "parameterization": "subs", "noise": { "type": "square" }, "model": { "length": 128 } });
+        let found = facts(&settings);
+        assert!(found.objective.is_none() && found.foreign.unwrap().contains("`square`"));
+        let unconditioned = json!({ "parameterization": "sedd", "time_conditioning": false, "model": {} });
+        assert!(!facts(&unconditioned).objective.unwrap().is_time_conditioned());
+        let causal = json!({ "algo": { "name": "ar", "causal_attention": true }, "model": {} });
+        assert_eq!(facts(&causal).objective.unwrap().kind(), "ar");
+        let run = json!({
+            "optim": { "lr": 3e-4, "beta1": "much" }, "training": { "ema": 0.9999 }, "model": {}, "data": { "wrap": false }
+        });
+        let found = facts(&run);
+        assert_eq!(
+            (found.settings.learning_rate, found.settings.beta1),
+            (Some(3e-4), None)
+        );
+        assert_eq!((found.settings.ema, found.wrap), (Some(0.9999), Some(false)));
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub const MODEL: &str = "model.json";
 const AVERAGED: &str = "ema.safetensors";
 /// Weights of the last step of a train stage.
 const LAST: &str = "raw.safetensors";
+/// AdamW's moments of a train stage.
+const OPTIMIZER: &str = "optimizer.safetensors";
 /// The weights of a Hugging Face model.
 const SAFETENSORS: &str = "model.safetensors";
 /// Which shard has which tensor.
@@ -55,6 +57,8 @@ pub struct FileSet {
     pub is_sharded: bool,
     /// Further weights of the last step, where `weights` are averaged: those of a train stage's folder.
     pub last: Option<CheckpointFile>,
+    /// The moments beside them.
+    pub optimizer: Option<CheckpointFile>,
     /// `config.json` or `model.json`.
     pub config: Option<CheckpointFile>,
     /// The index of the shards.
@@ -112,6 +116,7 @@ impl FileSet {
             weights: vec![file],
             is_sharded: false,
             last: None,
+            optimizer: None,
             config: None,
             index: None,
         }
@@ -132,33 +137,28 @@ impl FileSet {
         if let (Some(model), Some(averaged)) = (find(MODEL), find(AVERAGED)) {
             return Ok(Self {
                 last: find(LAST),
+                optimizer: find(OPTIMIZER),
                 config: Some(model),
                 ..with(averaged)
             });
         }
-        if let Some(index) = find(INDEX) {
-            let weights = shards(&index, &files).context(|| format!("{place}: read `{INDEX}`"))?;
-            return Ok(Self {
-                weights,
-                is_sharded: true,
-                config,
-                index: Some(index),
-                place,
-                last: None,
-            });
-        }
-        if let Some(weights) = find(SAFETENSORS) {
-            return Ok(with(weights));
-        }
-        if find(PYTORCH_INDEX).is_some() {
-            let message =
-                format!("{place} has shards of PyTorch files (`{PYTORCH_INDEX}`), which are not read");
-            return Err(Error::input(message).hint(
-                "save it again with `model.save_pretrained(FOLDER, safe_serialization=True)` of transformers",
-            ));
-        }
-        if let Some(weights) = find(PYTORCH) {
-            return Ok(with(weights));
+        // As `from_pretrained` of transformers chooses: safetensors before PyTorch.
+        for (index, whole) in [(INDEX, SAFETENSORS), (PYTORCH_INDEX, PYTORCH)] {
+            if let Some(index) = find(index) {
+                let weights = shards(&index, &files).context(|| format!("{place}: read `{}`", index.name))?;
+                return Ok(Self {
+                    weights,
+                    is_sharded: true,
+                    config,
+                    index: Some(index),
+                    place,
+                    last: None,
+                    optimizer: None,
+                });
+            }
+            if let Some(weights) = find(whole) {
+                return Ok(with(weights));
+            }
         }
         let is_weights = |file: &&CheckpointFile| {
             let ending = Path::new(&file.name).extension().unwrap_or_default();
@@ -170,7 +170,7 @@ impl FileSet {
         match found[..] {
             [only] => Ok(with(only.clone())),
             [] => Err(Error::input(format!(
-                "{place} has no weights: no `{SAFETENSORS}`, `{INDEX}`, `{PYTORCH}` or other file ending in \
+                "{place} has no weights: no `{SAFETENSORS}`, `{INDEX}`, `{PYTORCH}`, `{PYTORCH_INDEX}` or other file ending in \
                  `.safetensors`, `.ckpt`, `.pt`, `.pth` or `.bin`"
             ))
             .hint("name the file that holds the weights")),
@@ -193,7 +193,8 @@ impl FileSet {
     #[must_use]
     pub fn all(&self) -> Vec<&CheckpointFile> {
         let beside = self.config.iter().chain(&self.index);
-        beside.chain(&self.weights).chain(&self.last).collect()
+        let weights = beside.chain(&self.weights).chain(&self.last);
+        weights.chain(&self.optimizer).collect()
     }
 }
 
@@ -259,7 +260,7 @@ pub fn read_json(path: &Path) -> Result<Value> {
 /// What a file is, by its first bytes.
 ///
 /// # Errors
-/// It cannot be read, or is none of the known forms: the error says what it is where that shows.
+/// It cannot be read, or is not of a known format: the error says what it is where that shows.
 pub fn recognize(path: &Path) -> Result<Container> {
     let context = || format!("read `{}`", path.display());
     let mut head = Vec::new();
@@ -309,7 +310,7 @@ fn by_head(head: &[u8]) -> Result<Container> {
             "name the file or folder with the weights",
         )
     } else {
-        ("of no known form", SAVE)
+        ("its first bytes are of an unknown format", SAVE)
     };
     let message = format!("not a checkpoint: {what}; a safetensors or PyTorch file is expected");
     Err(Error::input(message).hint(hint))
@@ -358,7 +359,7 @@ mod tests {
                 ("optimizer.safetensors", "")
             ])
             .unwrap(),
-            "model.json ema.safetensors raw.safetensors"
+            "model.json ema.safetensors raw.safetensors optimizer.safetensors"
         );
         let index =
             r#"{ "weight_map": { "a": "m-2.safetensors", "b": "m-1.safetensors", "c": "m-2.safetensors" } }"#;
@@ -382,8 +383,21 @@ mod tests {
             error.contains("2 files with weights") && error.contains("`a.ckpt`, `b.pt`"),
             "{error}"
         );
-        let error = names(&[(PYTORCH_INDEX, "")]).unwrap_err();
-        assert!(error.contains("safe_serialization=True"), "{error}");
+        let index = r#"{ "weight_map": { "a": "m-1.bin", "b": "m-2.bin" } }"#;
+        assert_eq!(
+            names(&[
+                ("m-1.bin", ""),
+                ("m-2.bin", ""),
+                (PYTORCH_INDEX, index),
+                (PYTORCH, "")
+            ])
+            .unwrap(),
+            "pytorch_model.bin.index.json m-1.bin m-2.bin"
+        );
+        assert_eq!(
+            names(&[(SAFETENSORS, ""), ("m-1.bin", ""), (PYTORCH_INDEX, index)]).unwrap(),
+            SAFETENSORS
+        );
     }
 
     #[test]
@@ -428,7 +442,7 @@ mod tests {
             (b"\n<!DOCTYPE html>", "web page"),
             (b"{ \"a\": 1 }", "JSON"),
             (b"\x89HDF\r\n", "HDF5"),
-            (b"whatever this may be", "no known form"),
+            (b"whatever this may be", "unknown format"),
         ] {
             let error = by_head(head).unwrap_err();
             assert!(error.to_string().contains(what), "{error}");

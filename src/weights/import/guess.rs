@@ -76,6 +76,20 @@ impl GuessedShape {
         })
     }
 
+    /// A shape with these dimensions, 1 for those that are not known: for the parameters alone, which L and H do not decide.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        Shape {
+            name: "",
+            vocabulary: self.vocabulary,
+            length: self.length.unwrap_or(1),
+            width: self.width,
+            heads: self.heads.unwrap_or(1),
+            blocks: self.blocks,
+            conditioning: self.conditioning.unwrap_or(1),
+        }
+    }
+
     /// The compiled shapes that have all known dimensions.
     #[must_use]
     pub fn fitting(&self) -> Vec<&'static Shape> {
@@ -198,18 +212,22 @@ impl GuessedShape {
     /// A dimension of the shape is another one; the way out is the shape that fits, or the line that adds it.
     pub fn check_shape(&self, shape: &Shape) -> Result<()> {
         for (what, known, own) in [
-            ("a vocabulary of", Some(self.vocabulary), shape.vocabulary),
-            ("a width of", Some(self.width), shape.width),
-            ("a number of blocks of", Some(self.blocks), shape.blocks),
-            ("a conditioning of width", self.conditioning, shape.conditioning),
-            ("a number of heads of", self.heads, shape.heads),
-            ("rows of length", self.length, shape.length),
+            ("the vocabulary", Some(self.vocabulary), shape.vocabulary),
+            ("the width", Some(self.width), shape.width),
+            ("the number of blocks", Some(self.blocks), shape.blocks),
+            (
+                "the width of the conditioning",
+                self.conditioning,
+                shape.conditioning,
+            ),
+            ("the number of heads", self.heads, shape.heads),
+            ("the length of rows", self.length, shape.length),
         ] {
             if let Some(known) = known
                 && known != own
             {
                 let message = format!(
-                    "shape `{}` has {what} {own}, but the file has {known}",
+                    "{what} is {own} in shape `{}`, but {known} in the file",
                     shape.name
                 );
                 return Err(Error::input(message).hint(self.way_out()));
@@ -281,7 +299,7 @@ mod tests {
         let error = guess.check_shape(SHAPES.find("nano").unwrap()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "shape `nano` has a vocabulary of 512, but the file has 100"
+            "the vocabulary is 512 in shape `nano`, but 100 in the file"
         );
         let facts = ConfigFacts::read("config.json", &json!({ "hidden_dim": 64 })).unwrap();
         let error = guess.check(&facts).unwrap_err();

@@ -5,6 +5,7 @@
 //! | `files.rs` | the files of a folder that belong to a model; what a file is, by its first bytes |
 //! | `store.rs` | tensors by name, whatever they are kept in |
 //! | `config.rs` | what `config.json` says |
+//! | `run.rs` | the training that a checkpoint is of, as far as it can be continued |
 //! | `guess.rs` | the dimensions of the network, and the compiled shape that has them |
 //! | `torch_file.rs` | where files of `torch.save` have their weights, and what PyTorch Lightning puts beside them |
 //! | `families.rs` | models of other kinds, by the names of their tensors |
@@ -20,18 +21,20 @@ use crate::manifest::Weights;
 use crate::model::{Parameter, parameters, total};
 use crate::plural::counted;
 use crate::shapes::{Backbone, Shape};
-use crate::weights::fitting::check;
+use crate::weights::fitting::{check, faults};
 use crate::weights::tensors::Reader;
 use crate::weights::{ROTARY_BASE, ROTARY_BUFFER};
 use config::ConfigFacts;
 use files::{CheckpointFile, Container, FileSet, MODEL, read_json};
 use guess::GuessedShape;
-use store::{SafetensorsStore, TensorStore};
+use run::{RunSettings, RunState};
+use store::{Shards, TensorStore};
 
 pub mod config;
 mod families;
 pub mod files;
 pub mod guess;
+pub mod run;
 mod store;
 mod torch_file;
 
@@ -39,12 +42,12 @@ pub use super::fitting::NamedTensor;
 
 /// Arena of averaged weights in a file of ours.
 const AVERAGED: &str = "ema";
-/// Arenas of AdamW's moments in a file of ours.
-const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+/// AdamW's moments, by PyTorch's names: arenas in a file of ours.
+pub const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 /// What a checkpoint is kept in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckpointForm {
+pub enum CheckpointFormat {
     /// One safetensors file.
     Safetensors,
     /// A folder or repository with `config.json`.
@@ -59,7 +62,7 @@ pub enum CheckpointForm {
     Lightning,
 }
 
-impl fmt::Display for CheckpointForm {
+impl fmt::Display for CheckpointFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Safetensors => "safetensors file",
@@ -96,17 +99,31 @@ pub struct TrainingFacts {
     pub decay: Option<f64>,
     /// Updates of the averaged weights.
     pub average_updates: Option<u64>,
-    /// Parameters for which AdamW's moments are there.
+    /// Parameters of which the file has the state of an optimizer.
     pub moments: Option<usize>,
+    /// Updates by the optimizer's own counter.
+    pub updates: Option<u64>,
+    /// Its settings.
+    pub settings: RunSettings,
+}
+
+/// The moments of an optimizer, the first and the second.
+#[derive(Debug)]
+struct MomentSet {
+    tensors: [Vec<NamedTensor>; 2],
+    /// Which of the stores has them.
+    store: usize,
 }
 
 /// An opened checkpoint: names and dimensions are read, weights are not.
 #[derive(Debug)]
 pub struct ForeignCheckpoint {
     place: String,
-    form: CheckpointForm,
+    format: CheckpointFormat,
     stores: Vec<Box<dyn TensorStore>>,
     sets: Vec<WeightSet>,
+    /// The moments, or why they cannot be taken. Nothing where there is no state of an optimizer.
+    moments: Option<std::result::Result<MomentSet, String>>,
     facts: Option<ConfigFacts>,
     training: TrainingFacts,
     /// Objects of the file that were kept as data: functions that it names and that were not called, tensors beside the network.
@@ -125,23 +142,24 @@ impl ForeignCheckpoint {
     /// Opens the files of a checkpoint.
     ///
     /// # Errors
-    /// Input errors: a file is absent, damaged or of no known form, or a configuration has a field of another type.
+    /// Input errors: a file is absent, damaged or of an unknown format, or a configuration has a field of another type.
     pub fn open(files: &FileSet) -> Result<Self> {
         let facts = match &files.config {
             Some(file) => Some(Self::facts_of(file).context(|| format!("read `{}`", file.path.display()))?),
             None => None,
         };
-        let form = match &files.config {
-            Some(config) if config.name == MODEL => CheckpointForm::TrainStage,
-            _ if files.is_sharded => CheckpointForm::Shards,
-            Some(_) => CheckpointForm::HubFolder,
-            None => CheckpointForm::Safetensors,
+        let format = match &files.config {
+            Some(config) if config.name == MODEL => CheckpointFormat::TrainStage,
+            _ if files.is_sharded => CheckpointFormat::Shards,
+            Some(_) => CheckpointFormat::HubFolder,
+            None => CheckpointFormat::Safetensors,
         };
         let mut checkpoint = Self {
             place: files.place.clone(),
-            form,
+            format,
             stores: Vec::new(),
             sets: Vec::new(),
+            moments: None,
             training: TrainingFacts {
                 steps: facts.as_ref().and_then(|facts| facts.steps),
                 ..TrainingFacts::default()
@@ -149,25 +167,22 @@ impl ForeignCheckpoint {
             facts,
             skipped: Vec::new(),
         };
-        let which = if form == CheckpointForm::TrainStage {
+        let which = if format == CheckpointFormat::TrainStage {
             Weights::Ema
         } else {
             Weights::Raw
         };
-        match &files.weights[..] {
-            [only] => match files::recognize(&only.path)? {
-                Container::Safetensors => checkpoint.add_safetensors(&files.weights, which)?,
-                Container::Torch | Container::OldTorch => checkpoint.add_torch(only)?,
-            },
-            shards => checkpoint.add_safetensors(shards, which)?,
-        }
+        checkpoint.add(&files.weights, which)?;
         if let Some(index) = &files.index {
             checkpoint
                 .check_index(index, &files.weights)
                 .context(|| format!("read `{}`", index.path.display()))?;
         }
         if let Some(last) = &files.last {
-            checkpoint.add_safetensors(std::slice::from_ref(last), Weights::Raw)?;
+            checkpoint.add(std::slice::from_ref(last), Weights::Raw)?;
+        }
+        if let Some(optimizer) = &files.optimizer {
+            checkpoint.add(std::slice::from_ref(optimizer), Weights::Raw)?;
         }
         Ok(checkpoint)
     }
@@ -176,53 +191,98 @@ impl ForeignCheckpoint {
         ConfigFacts::read(&file.name, &read_json(&file.path)?)
     }
 
-    fn add_safetensors(&mut self, files: &[CheckpointFile], which: Weights) -> Result<()> {
-        let mut store = SafetensorsStore::default();
+    /// Adds a file, or the shards of an index.
+    fn add(&mut self, files: &[CheckpointFile], which: Weights) -> Result<()> {
+        let mut shards = Shards::default();
         for file in files {
-            store.add(Reader::open(&file.path)?, &file.name)?;
+            match files::recognize(&file.path)? {
+                Container::Safetensors => {
+                    let reader = Reader::open(&file.path)?;
+                    let names = reader.names();
+                    for (arena, tensors) in reader.arenas() {
+                        shards.add_tensors(&arena, tensors);
+                    }
+                    shards.add(names, &file.name, Box::new(reader))?;
+                }
+                Container::Torch | Container::OldTorch if files.len() == 1 => return self.add_torch(file),
+                Container::Torch | Container::OldTorch => {
+                    let contents = torch_file::open(&file.path, None)?;
+                    let raw = contents.sets.into_iter().filter(|set| set.which == Weights::Raw);
+                    let tensors: Vec<_> = raw.flat_map(|set| set.tensors).collect();
+                    let names = tensors.iter().map(|tensor| tensor.stored.clone()).collect();
+                    shards.add_tensors("", tensors);
+                    shards.add(names, &file.name, Box::new(contents.store))?;
+                    for skipped in contents.skipped {
+                        if !self.skipped.contains(&skipped) {
+                            self.skipped.push(skipped);
+                        }
+                    }
+                }
+            }
         }
-        let at = self.stores.len();
-        let mut arenas = store.arenas();
-        let nameless = arenas.shift_remove("").unwrap_or_default();
+        let store = self.stores.len();
         let set = |which, tensors| WeightSet {
             which,
             tensors,
-            store: at,
+            store,
             fault: None,
         };
-        for (arena, tensors) in arenas {
-            if arena == AVERAGED {
+        let mut moments = MOMENTS.map(|_| Vec::new());
+        let mut nameless = Vec::new();
+        for (arena, tensors) in shards.take_tensors() {
+            if arena.is_empty() {
+                nameless = tensors;
+            } else if arena == AVERAGED {
                 self.sets.push(set(Weights::Ema, tensors));
-            } else if MOMENTS.contains(&&*arena) {
+            } else if let Some(which) = MOMENTS.iter().position(|moment| *moment == arena) {
                 self.training.moments = Some(tensors.len());
+                moments[which] = tensors;
             } else {
                 let count = counted(tensors.len(), "tensor");
                 self.skipped.push(format!("arena `{arena}`: {count}"));
             }
         }
+        if moments.iter().any(|tensors| !tensors.is_empty()) {
+            self.moments = Some(Ok(MomentSet {
+                tensors: moments,
+                store,
+            }));
+        }
         if !nameless.is_empty() || self.sets.is_empty() {
             self.sets.push(set(which, nameless));
         }
-        self.stores.push(Box::new(store));
+        self.stores.push(Box::new(shards));
         Ok(())
     }
 
     fn add_torch(&mut self, file: &CheckpointFile) -> Result<()> {
         let contents = torch_file::open(&file.path, self.facts())?;
-        if self.form == CheckpointForm::Safetensors {
-            self.form = if contents.is_lightning {
-                CheckpointForm::Lightning
+        if self.format == CheckpointFormat::Safetensors {
+            self.format = if contents.is_lightning {
+                CheckpointFormat::Lightning
             } else {
-                CheckpointForm::Torch
+                CheckpointFormat::Torch
             };
         }
+        let inner = contents.facts.as_ref().map(|facts| facts.settings);
+        let beside = self.facts().map(|facts| facts.settings);
+        let settings = contents.training.settings;
+        let settings = settings
+            .or(inner.unwrap_or_default())
+            .or(beside.unwrap_or_default());
         self.facts = self.facts.take().or(contents.facts);
         self.training = TrainingFacts {
             steps: contents.training.steps.or(self.training.steps),
+            settings: RunSettings {
+                ema: contents.training.decay.or(settings.ema),
+                ..settings
+            },
             ..contents.training
         };
         self.skipped = contents.skipped;
         self.sets = contents.sets;
+        let moments = |tensors| MomentSet { tensors, store: 0 };
+        self.moments = contents.moments.map(|found| found.map(moments));
         self.stores = vec![Box::new(contents.store)];
         Ok(())
     }
@@ -263,8 +323,8 @@ impl ForeignCheckpoint {
 
     /// What it is kept in.
     #[must_use]
-    pub fn form(&self) -> CheckpointForm {
-        self.form
+    pub fn format(&self) -> CheckpointFormat {
+        self.format
     }
 
     /// Its sets of weights.
@@ -316,7 +376,7 @@ impl ForeignCheckpoint {
         families.next().map(families::ModelFamily::text)
     }
 
-    /// Tensors of a set with values that are no finite numbers, by their names in the file, and how many they are.
+    /// Tensors of a set with values that are NaN or infinite, by their names in the file, and how many they are.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -343,7 +403,7 @@ impl ForeignCheckpoint {
     /// The set that is read where `asked` is asked for: by default averaged weights if there are any.
     ///
     /// # Errors
-    /// It has not the set that is asked for.
+    /// It lacks the set that is asked for.
     pub fn choose(&self, asked: Option<Weights>) -> Result<Weights> {
         let has = |which| self.sets.iter().any(|set| set.which == which);
         match asked {
@@ -418,6 +478,72 @@ impl ForeignCheckpoint {
         Ok(values)
     }
 
+    /// The training that this is of, if it can be continued with a shape's backbone: weights of the last step, moments and a
+    /// step are there, and the average is whole if there is one.
+    ///
+    /// # Errors
+    /// Why it cannot be continued: a fragment to go after the file's name. Nothing where there is no state of an optimizer.
+    pub fn run(&self, shape: &Shape, backbone: Backbone) -> std::result::Result<RunState, Option<String>> {
+        let moments = match &self.moments {
+            None => return Err(None),
+            Some(Err(fault)) => return Err(Some(fault.clone())),
+            Some(Ok(moments)) => moments,
+        };
+        let own = parameters(shape, backbone);
+        for (which, tensors) in MOMENTS.into_iter().zip(&moments.tensors) {
+            if let Some(fault) = faults(&own, tensors).first() {
+                return Err(Some(format!("its moments `{which}` do not fit: {fault}")));
+            }
+        }
+        let set = |which| self.sets.iter().find(|set| set.which == which);
+        if set(Weights::Raw).is_none() {
+            return Err(Some("it lacks the weights of the last step".to_owned()));
+        }
+        if let Some(fault) = set(Weights::Ema).and_then(|set| set.fault.as_ref()) {
+            return Err(Some(fault.clone()));
+        }
+        let training = &self.training;
+        let step = match (training.steps, training.updates) {
+            (Some(steps), Some(updates)) if steps != updates => {
+                return Err(Some(format!(
+                    "it is at step {steps}, but its optimizer has made {updates} updates"
+                )));
+            }
+            (Some(step), _) | (None, Some(step)) => step,
+            (None, None) => return Err(Some("it does not state its step (`global_step`)".to_owned())),
+        };
+        Ok(RunState {
+            step,
+            has_average: set(Weights::Ema).is_some(),
+            average_updates: training.average_updates,
+            settings: training.settings,
+            digest: String::new(),
+        })
+    }
+
+    /// Reads the first (0) or the second moments (1) of a checkpoint whose [`run`](Self::run) can be continued, in the flat
+    /// order.
+    ///
+    /// # Errors
+    /// The file cannot be read; internal: there are none.
+    pub fn moments(&mut self, parameters: &[Parameter], which: usize, values: &mut [f32]) -> Result<()> {
+        let Some(Ok(MomentSet { tensors, store })) = &self.moments else {
+            return Err(Error::internal("moments that are not there"));
+        };
+        let (tensors, store) = (tensors.get(which), self.stores.get_mut(*store));
+        let (Some(tensors), Some(store)) = (tensors, store) else {
+            return Err(Error::internal("the moments of a checkpoint got lost"));
+        };
+        for parameter in parameters {
+            let own = tensors.iter().find(|tensor| tensor.name == parameter.name);
+            let own = own.ok_or_else(|| Error::internal(format!("`{}` got lost", parameter.name)))?;
+            store
+                .floats(&own.stored, &mut values[parameter.range()])
+                .context(|| self.place.clone())?;
+        }
+        Ok(())
+    }
+
     fn set(&self, which: Weights) -> Result<&WeightSet> {
         let set = self.sets.iter().find(|set| set.which == which);
         set.ok_or_else(|| Error::internal("a set of weights that was not chosen"))
@@ -479,7 +605,7 @@ pub fn read(path: &Path, shape: &Shape, backbone: Backbone) -> Result<Vec<f32>> 
     checkpoint.read(shape, backbone, which)
 }
 
-/// The parameters with values that are no finite numbers, and how many they are.
+/// The parameters with values that are NaN or infinite, and how many they are.
 #[must_use]
 pub fn not_finite<'p>(parameters: &'p [Parameter], values: &[f32]) -> Vec<(&'p str, usize)> {
     let count = |parameter: &'p Parameter| {

@@ -1,4 +1,4 @@
-//! Where the tensors of a checkpoint lie: in one safetensors file, in several, or in a file of PyTorch's.
+//! Where the tensors of a checkpoint lie: in one file of safetensors or PyTorch, or in several.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,50 +18,59 @@ pub trait TensorStore: fmt::Debug {
     fn floats(&mut self, stored: &str, into: &mut [f32]) -> Result<()>;
 }
 
-/// The tensors of one safetensors file or of the shards of an index.
-#[derive(Debug, Default)]
-pub struct SafetensorsStore {
-    readers: Vec<Reader>,
-    /// In which of them each tensor lies.
-    places: HashMap<String, usize>,
+impl TensorStore for Reader {
+    fn floats(&mut self, stored: &str, into: &mut [f32]) -> Result<()> {
+        Self::floats(self, stored, 0, into)
+    }
 }
 
-impl SafetensorsStore {
-    /// Adds a file: its tensors, and a fault for each that another file has too.
+/// The tensors of one file or of the shards of an index.
+#[derive(Debug, Default)]
+pub struct Shards {
+    files: Vec<(String, Box<dyn TensorStore>)>,
+    /// In which of them each tensor lies.
+    places: HashMap<String, usize>,
+    /// By arena, in the order in which they were added.
+    tensors: IndexMap<String, Vec<NamedTensor>>,
+}
+
+impl Shards {
+    /// Adds a file and the names of its tensors.
     ///
     /// # Errors
     /// A tensor is in two files.
-    pub fn add(&mut self, reader: Reader, name: &str) -> Result<()> {
-        let index = self.readers.len();
-        for tensor in reader.names() {
-            if let Some(other) = self.places.insert(tensor.clone(), index) {
+    pub fn add(&mut self, tensors: Vec<String>, name: &str, store: Box<dyn TensorStore>) -> Result<()> {
+        let index = self.files.len();
+        for tensor in tensors {
+            if let Some(&other) = self.places.get(&tensor) {
+                let other = self.files.get(other).map_or(name, |(name, _)| name);
                 return Err(Error::input(format!(
-                    "tensor `{tensor}` is in two files: shard {} of the index and `{name}`",
-                    other + 1
+                    "tensor `{tensor}` is in two files: `{other}` and `{name}`"
                 ))
                 .hint("download or export the model again: its shards do not belong together"));
             }
+            self.places.insert(tensor, index);
         }
-        self.readers.push(reader);
+        self.files.push((name.to_owned(), store));
         Ok(())
     }
 
-    /// The tensors by the arena that they are in, file after file; those of the nameless arena have no slash in their names.
-    #[must_use]
-    pub fn arenas(&self) -> IndexMap<String, Vec<NamedTensor>> {
-        let mut all = IndexMap::<String, Vec<NamedTensor>>::new();
-        for (arena, tensors) in self.readers.iter().flat_map(Reader::arenas) {
-            all.entry(arena).or_default().extend(tensors);
-        }
-        all
+    /// Adds tensors of an arena.
+    pub fn add_tensors(&mut self, arena: &str, tensors: Vec<NamedTensor>) {
+        self.tensors.entry(arena.to_owned()).or_default().extend(tensors);
+    }
+
+    /// The tensors by arena.
+    pub fn take_tensors(&mut self) -> IndexMap<String, Vec<NamedTensor>> {
+        std::mem::take(&mut self.tensors)
     }
 }
 
-impl TensorStore for SafetensorsStore {
+impl TensorStore for Shards {
     fn floats(&mut self, stored: &str, into: &mut [f32]) -> Result<()> {
         let place = self.places.get(stored);
-        let reader = place.and_then(|place| self.readers.get_mut(*place));
-        let reader = reader.ok_or_else(|| Error::internal(format!("tensor `{stored}` got lost")))?;
-        reader.floats(stored, 0, into)
+        let file = place.and_then(|place| self.files.get_mut(*place));
+        let (_, file) = file.ok_or_else(|| Error::internal(format!("tensor `{stored}` got lost")))?;
+        file.floats(stored, into)
     }
 }

@@ -3,9 +3,12 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::manifest::Objective;
 use crate::model::initial;
 use crate::shapes::SHAPES;
 use crate::weights::tensors::Writer;
+use crate::weights::torch::dtype::TorchDtype;
+use crate::weights::torch::write::{TorchItem, TorchWriter};
 
 fn nano() -> &'static Shape {
     SHAPES.find("nano").unwrap()
@@ -80,7 +83,7 @@ fn checkpoint_is_read_with_every_prefix_and_both_backbones() {
             let values = read(&path, nano(), backbone).unwrap();
             assert!(values == initial(nano(), backbone, 7), "{prefix}");
             let checkpoint = ForeignCheckpoint::at(&path).unwrap();
-            assert_eq!(checkpoint.form(), CheckpointForm::Safetensors);
+            assert_eq!(checkpoint.format(), CheckpointFormat::Safetensors);
             assert_eq!(checkpoint.guess().unwrap().heads, Some(nano().heads));
         }
     }
@@ -94,7 +97,7 @@ fn checkpoint_folder_of_the_hub_is_read_whole_and_in_shards() {
     save(&folder.path().join("model.safetensors"), &all);
     let expected = initial(nano(), Backbone::Dit, 7);
     let whole = ForeignCheckpoint::at(folder.path()).unwrap();
-    assert_eq!(whole.form(), CheckpointForm::HubFolder);
+    assert_eq!(whole.format(), CheckpointFormat::HubFolder);
     assert!(read(folder.path(), nano(), Backbone::Dit).unwrap() == expected);
 
     fs::remove_file(folder.path().join("model.safetensors")).unwrap();
@@ -112,8 +115,8 @@ fn checkpoint_folder_of_the_hub_is_read_whole_and_in_shards() {
     };
     write(&map);
     assert_eq!(
-        ForeignCheckpoint::at(folder.path()).unwrap().form(),
-        CheckpointForm::Shards
+        ForeignCheckpoint::at(folder.path()).unwrap().format(),
+        CheckpointFormat::Shards
     );
     assert!(read(folder.path(), nano(), Backbone::Dit).unwrap() == expected);
     // An index that belongs to other shards.
@@ -148,7 +151,7 @@ fn checkpoint_of_a_train_stage_has_both_sets() {
     });
     fs::write(folder.path().join("model.json"), model.to_string()).unwrap();
     let mut checkpoint = ForeignCheckpoint::at(folder.path()).unwrap();
-    assert_eq!(checkpoint.form(), CheckpointForm::TrainStage);
+    assert_eq!(checkpoint.format(), CheckpointFormat::TrainStage);
     assert_eq!(checkpoint.training().steps, Some(10));
     assert_eq!(checkpoint.choose(None).unwrap(), Weights::Ema);
     let facts = checkpoint.facts().unwrap();
@@ -191,7 +194,7 @@ fn checkpoint_that_contradicts_its_config_is_refused_with_both_values() {
         (
             "model_length",
             64,
-            "shape `nano` has rows of length 32, but the file has 64",
+            "the length of rows is 32 in shape `nano`, but 64 in the file",
         ),
     ] {
         let mut config = config();
@@ -230,7 +233,7 @@ fn checkpoint_with_other_rotary_angles_is_refused() {
     save(&path, &all);
     let (text, hint) = refused(&path);
     assert!(
-        text.contains("a number of heads of 2, but the file has 4"),
+        text.contains("the number of heads is 2 in shape `nano`, but 4 in the file"),
         "{text}"
     );
     assert!(hint.contains("H 4"), "{hint}");
@@ -377,4 +380,292 @@ fn checkpoint_published_has_the_tensors_of_shape_owt_small() {
     let guess = GuessedShape::of(&tensors, None).unwrap();
     assert_eq!(guess.heads, Some(12));
     assert_eq!(guess.fitting().first().unwrap().name, "owt-small");
+}
+
+/// Names and dimensions of the network that MDLM, SEDD, BD3-LM and Duo have in common, with nano's dimensions, as their code
+/// builds it; without adaptive norms it is their autoregressive one.
+fn layout(prefix: &str, is_adaptive: bool) -> Vec<(String, Vec<usize>)> {
+    let (vocabulary, width, conditioning) = (512, 64, 32);
+    let mut all = vec![("vocab_embed.embedding".to_owned(), vec![vocabulary, width])];
+    if is_adaptive {
+        all.extend([
+            ("sigma_map.mlp.0.weight".to_owned(), vec![conditioning, 256]),
+            ("sigma_map.mlp.0.bias".to_owned(), vec![conditioning]),
+            (
+                "sigma_map.mlp.2.weight".to_owned(),
+                vec![conditioning, conditioning],
+            ),
+            ("sigma_map.mlp.2.bias".to_owned(), vec![conditioning]),
+        ]);
+    }
+    all.push(("rotary_emb.inv_freq".to_owned(), vec![16]));
+    for block in 0..2 {
+        let mut own = vec![
+            ("norm1.weight", vec![width]),
+            ("attn_qkv.weight", vec![3 * width, width]),
+            ("attn_out.weight", vec![width, width]),
+            ("norm2.weight", vec![width]),
+            ("mlp.0.weight", vec![4 * width, width]),
+            ("mlp.0.bias", vec![4 * width]),
+            ("mlp.2.weight", vec![width, 4 * width]),
+            ("mlp.2.bias", vec![width]),
+        ];
+        if is_adaptive {
+            own.push(("adaLN_modulation.weight", vec![6 * width, conditioning]));
+            own.push(("adaLN_modulation.bias", vec![6 * width]));
+        }
+        all.extend(
+            own.into_iter()
+                .map(|(name, dims)| (format!("blocks.{block}.{name}"), dims)),
+        );
+    }
+    let mut last = vec![
+        ("norm_final.weight", vec![width]),
+        ("linear.weight", vec![vocabulary, width]),
+        ("linear.bias", vec![vocabulary]),
+    ];
+    if is_adaptive {
+        last.push(("adaLN_modulation.weight", vec![2 * width, conditioning]));
+        last.push(("adaLN_modulation.bias", vec![2 * width]));
+    }
+    all.extend(
+        last.into_iter()
+            .map(|(name, dims)| (format!("output_layer.{name}"), dims)),
+    );
+    all.into_iter()
+        .map(|(name, dims)| (format!("{prefix}{name}"), dims))
+        .collect()
+}
+
+/// A folder with these tensors, each of one number that differs from tensor to tensor, and a configuration.
+fn folder_of(layout: &[(String, Vec<usize>)], config: &Value) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let values = |place: usize, name: &str, dims: &[usize]| {
+        if name.ends_with(ROTARY_BUFFER) {
+            return buffer(nano());
+        }
+        vec![place as f32 / 64.0; dims.iter().product()]
+    };
+    let tensors: Vec<_> = layout
+        .iter()
+        .enumerate()
+        .map(|(place, (name, dims))| (name.clone(), dims.clone(), values(place, name, dims)))
+        .collect();
+    save(&folder.path().join("model.safetensors"), &tensors);
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    folder
+}
+
+/// The settings that `louaaron/sedd-small` has in `config.json`, with nano's dimensions.
+fn sedd(graph: &str) -> Value {
+    json!({
+        "ngpus": 8, "tokens": 511, "graph": { "type": graph, "file": "data", "report_all": false },
+        "noise": { "type": "loglinear", "sigma_min": 1e-4, "sigma_max": 20 },
+        "model": {
+            "name": "small", "type": "ddit", "hidden_size": 64, "cond_dim": 32, "length": 32, "n_blocks": 2, "n_heads": 2,
+            "scale_by_sigma": true, "dropout": 0.1
+        }
+    })
+}
+
+#[test]
+fn checkpoint_of_sedd_block_diffusion_and_duo_has_the_network_of_mdlm() {
+    let hub = |more: Value| {
+        let mut config = config();
+        config
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        config
+    };
+    let cases = [
+        ("", true, sedd("absorb"), Some("sedd")),
+        (
+            "backbone.",
+            true,
+            hub(json!({ "model_type": "bd3lm", "block_size": 32, "cross_attn": true })),
+            Some("mdlm"),
+        ),
+        (
+            "backbone.",
+            true,
+            hub(json!({ "model_type": "bd3lm", "block_size": 1, "cross_attn": false })),
+            Some("mdlm"),
+        ),
+        (
+            "backbone.",
+            false,
+            hub(json!({ "model_type": "bd3lm", "causal": true, "adaln": false })),
+            Some("ar"),
+        ),
+        (
+            "backbone.",
+            false,
+            hub(json!({ "model_type": "DUO", "causal": true })),
+            Some("ar"),
+        ),
+        // Of other noise, or of blocks: the network is read, the objective is not taken for another one.
+        ("", true, sedd("uniform"), None),
+        ("backbone.", true, hub(json!({ "model_type": "DUO" })), None),
+        (
+            "backbone.",
+            true,
+            hub(json!({ "model_type": "bd3lm", "block_size": 4, "cross_attn": true })),
+            None,
+        ),
+    ];
+    for (prefix, is_adaptive, config, objective) in cases {
+        let layout = layout(prefix, is_adaptive);
+        let folder = folder_of(&layout, &config);
+        let mut checkpoint = ForeignCheckpoint::at(folder.path()).unwrap();
+        let facts = checkpoint.facts().unwrap();
+        assert_eq!(
+            facts.objective.as_ref().map(Objective::kind),
+            objective,
+            "{config}"
+        );
+        assert_eq!(facts.foreign.is_some(), objective.is_none(), "{config}");
+        let backbone = if is_adaptive {
+            Backbone::Dit
+        } else {
+            Backbone::Transformer
+        };
+        if graph_is_uniform(&config) {
+            // `tokens` are all tokens: there is no mask.
+            assert!(
+                checkpoint
+                    .facts()
+                    .unwrap()
+                    .foreign
+                    .as_ref()
+                    .unwrap()
+                    .contains("`uniform` noise")
+            );
+        }
+        let values = checkpoint.read(nano(), backbone, Weights::Raw).unwrap();
+        for own in parameters(nano(), backbone) {
+            let place = layout
+                .iter()
+                .position(|(name, _)| name.ends_with(&own.name))
+                .unwrap();
+            assert_eq!(values[own.offset], place as f32 / 64.0, "{}", own.name);
+        }
+        // In the order of the authors' `parameters()`, which averages and moments without names are in.
+        let named: Vec<_> = layout
+            .iter()
+            .filter(|(name, _)| !name.ends_with(ROTARY_BUFFER))
+            .collect();
+        for (own, (name, dims)) in parameters(nano(), backbone).iter().zip(named) {
+            assert_eq!((format!("{prefix}{}", own.name), &own.dims), (name.clone(), dims));
+        }
+        if objective == Some("sedd") {
+            let objective = checkpoint.facts().unwrap().objective.unwrap();
+            assert!(objective.is_time_conditioned());
+        }
+    }
+}
+
+fn graph_is_uniform(config: &Value) -> bool {
+    config["graph"]["type"] == "uniform"
+}
+
+#[test]
+fn checkpoint_of_a_network_with_other_norms_or_scores_is_refused_with_the_difference() {
+    // A BD3-LM without adaptive norms that attends both ways.
+    let mut bare = config();
+    bare["model_type"] = json!("bd3lm");
+    bare["block_size"] = json!(32);
+    bare["adaln"] = json!(false);
+    let folder = folder_of(&layout("backbone.", false), &bare);
+    let (text, _) = refused(folder.path());
+    assert!(
+        text.contains("the file holds a plain transformer (it has neither `sigma_map` nor"),
+        "{text}"
+    );
+    let mut unscaled = sedd("absorb");
+    unscaled["model"]["scale_by_sigma"] = json!(false);
+    let folder = folder_of(&layout("", true), &unscaled);
+    let checkpoint = ForeignCheckpoint::at(folder.path()).unwrap();
+    let facts = checkpoint.facts().unwrap();
+    assert!(facts.objective.is_none());
+    assert!(
+        facts
+            .foreign
+            .as_ref()
+            .unwrap()
+            .contains("without `scale_by_sigma`")
+    );
+    // The published GPT-2, whose names have no prefix.
+    let names = [
+        "wte.weight",
+        "wpe.weight",
+        "h.0.ln_1.weight",
+        "h.0.ln_1.bias",
+        "h.0.attn.bias",
+        "h.0.attn.c_attn.weight",
+        "h.0.attn.c_attn.bias",
+        "h.0.attn.c_proj.weight",
+        "h.0.mlp.c_fc.weight",
+        "ln_f.weight",
+    ];
+    let gpt2: Vec<_> = names.iter().map(|name| ((*name).to_owned(), vec![2])).collect();
+    let folder = folder_of(
+        &gpt2,
+        &json!({ "model_type": "gpt2", "n_embd": 64, "vocab_size": 512 }),
+    );
+    let (text, _) = refused(folder.path());
+    assert!(
+        text.contains("is a GPT-2 model: its positions are learned"),
+        "{text}"
+    );
+}
+
+#[test]
+fn checkpoint_in_shards_of_pytorch_is_read_as_one_of_safetensors() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("config.json"), config().to_string()).unwrap();
+    let all = tensors(Backbone::Dit, "backbone.");
+    let write = |name: &str, tensors: &[(String, Vec<usize>, Vec<f32>)]| {
+        let items = tensors
+            .iter()
+            .map(|(name, dims, _)| TorchItem::named(name, TorchItem::Tensor(TorchDtype::F32, dims.clone())));
+        let item = TorchItem::OrderedDict(items.collect());
+        let mut writer = TorchWriter::create(&folder.path().join(name), &item).unwrap();
+        for (.., values) in tensors {
+            writer.append(values).unwrap();
+        }
+        writer.finish().unwrap();
+    };
+    let mut map = serde_json::Map::new();
+    for (number, shard) in all.chunks(16).enumerate() {
+        let name = format!("pytorch_model-{:05}-of-00002.bin", number + 1);
+        write(&name, shard);
+        map.extend(shard.iter().map(|(tensor, ..)| (tensor.clone(), json!(name))));
+    }
+    let index = json!({ "metadata": {}, "weight_map": map });
+    fs::write(
+        folder.path().join("pytorch_model.bin.index.json"),
+        index.to_string(),
+    )
+    .unwrap();
+    let checkpoint = ForeignCheckpoint::at(folder.path()).unwrap();
+    assert_eq!(checkpoint.format(), CheckpointFormat::Shards);
+    assert_eq!(checkpoint.sets().len(), 1);
+    assert!(read(folder.path(), nano(), Backbone::Dit).unwrap() == initial(nano(), Backbone::Dit, 7));
+    // A tensor in both.
+    write("pytorch_model-00002-of-00002.bin", &all[15..]);
+    let (text, _) = refused(folder.path());
+    assert!(
+        text.contains(
+            "is in two files: `pytorch_model-00001-of-00002.bin` and `pytorch_model-00002-of-00002.bin`"
+        ),
+        "{text}"
+    );
+    // One of them is incomplete.
+    write("pytorch_model-00002-of-00002.bin", &all[17..]);
+    let (text, _) = refused(folder.path());
+    assert!(
+        text.contains("is in the index, but pytorch_model-00002-of-00002.bin does not have it"),
+        "{text}"
+    );
 }

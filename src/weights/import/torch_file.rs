@@ -6,24 +6,27 @@
 //! | `ema` | their average: `shadow_params` is a list without names, in the order of the parameters; `decay`, `num_updates` |
 //! | `ema_state_dict` | an average by name |
 //! | `global_step` or `step`, `epoch` | counters |
-//! | `optimizer_states` or `optimizer` | AdamW's moments, by the number of the parameter |
+//! | `optimizer_states` or `optimizer` | AdamW's moments and updates, by the number of the parameter, and its settings |
 //! | `hyper_parameters` | the settings of the run, as objects of OmegaConf, which are read as data |
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::config::ConfigFacts;
 use super::guess::GuessedShape;
+use super::run::RunSettings;
 use super::store::TensorStore;
-use super::{TrainingFacts, WeightSet};
+use super::{MOMENTS, TrainingFacts, WeightSet};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::Weights;
 use crate::model::parameters;
 use crate::plural::counted;
-use crate::shapes::{Backbone, Shape};
+use crate::shapes::Backbone;
 use crate::weights::fitting::NamedTensor;
+use crate::weights::torch::pickle::parse;
 use crate::weights::torch::tensor::{TorchFile, TorchTensor};
 use crate::weights::torch::values::{Pickle, PickleNode, PickleValue};
 
@@ -33,8 +36,12 @@ const STATES: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 const DEEPEST: usize = 16;
 /// Values of settings that are read.
 const MOST_SETTINGS: usize = 10_000;
+/// Bytes of a pickle without an archive that are searched for names.
+const MOST_BARE: u64 = 16 << 20;
 /// Globals that are listed.
 const LISTED: usize = 20;
+/// State that other optimizers than AdamW have for a parameter, or AdamW with AMSGrad.
+const OTHER_STATE: &str = "max_exp_avg_sq";
 
 /// The tensors of a file, by the names that this module gives them.
 #[derive(Debug)]
@@ -57,6 +64,9 @@ impl TensorStore for TorchStore {
 pub(super) struct TorchContents {
     pub store: TorchStore,
     pub sets: Vec<WeightSet>,
+    /// AdamW's moments, the first and the second, or why they cannot be taken: a fragment to go after the file's name. Nothing
+    /// where there is no state of an optimizer.
+    pub moments: Option<std::result::Result<[Vec<NamedTensor>; 2], String>>,
     pub training: TrainingFacts,
     pub skipped: Vec<String>,
     /// What the settings of its run say.
@@ -71,11 +81,19 @@ pub(super) struct TorchContents {
 /// Input errors: the file is damaged, or no weights are found in it.
 pub(super) fn open(path: &Path, facts: Option<&ConfigFacts>) -> Result<TorchContents> {
     let context = || format!("read `{}`", path.display());
-    let file = TorchFile::open(path)?;
+    let mut file = TorchFile::open(path).map_err(|error| match named_by_bare(path) {
+        Some(names) => error.context(format!("nothing of it was executed, and it names {names}")),
+        None => error,
+    })?;
     let bytes = std::fs::metadata(path).context(context)?.len();
-    Contents::read(&file, bytes)
-        .context(context)
-        .map(|contents| contents.finish(file, facts))
+    let mut contents = Contents::read(&file, bytes).context(context)?;
+    if let Err(error) = contents.count_updates(&mut file) {
+        contents.moments_fault = Some(error.to_string());
+    }
+    if let (Some(beside), Some(inside)) = (facts, &contents.facts) {
+        beside.agree(inside).context(context)?;
+    }
+    Ok(contents.finish(file, facts))
 }
 
 /// What is found in the values of a file.
@@ -88,6 +106,12 @@ struct Contents {
     average: Vec<NamedTensor>,
     /// The average is a list without names.
     is_list: bool,
+    /// First and second moments, by the number of the parameter.
+    moments: [Vec<NamedTensor>; 2],
+    /// Why the moments cannot be taken.
+    moments_fault: Option<String>,
+    /// The counters of the optimizer's updates that are tensors.
+    counters: Vec<TorchTensor>,
     training: TrainingFacts,
     skipped: Vec<String>,
     facts: Option<ConfigFacts>,
@@ -126,9 +150,17 @@ impl Contents {
             } else {
                 format!("it has {}", keys.join(", "))
             };
-            return Err(Error::input(format!("no weights are found: {has}")).hint(
-                "a state_dict is expected, alone or under `state_dict`: `torch.save(model.state_dict(), FILE)`",
-            ));
+            let names = globals(pickle);
+            let names = if names.is_empty() {
+                String::new()
+            } else {
+                format!("; nothing of it was executed, and it names {}", names.join(", "))
+            };
+            return Err(
+                Error::input(format!("no weights are found: {has}{names}")).hint(
+                    "a state_dict is expected, alone or under `state_dict`: `torch.save(model.state_dict(), FILE)`",
+                ),
+            );
         };
         found.raw = found.named(file, state, "")?;
         found.average(file, root)?;
@@ -144,10 +176,12 @@ impl Contents {
             Some(list) => pickle.elements(list).first().copied(),
             None => pickle.get(root, "optimizer").filter(|_| state != root),
         };
-        let moments = optimizer.and_then(|optimizer| pickle.get(optimizer, "state"));
-        found.training.moments = moments
-            .map(|moments| pickle.entries(moments).len())
-            .filter(|count| *count > 0);
+        if let Some(optimizer) = optimizer {
+            // Weights may be read although the moments cannot.
+            if let Err(error) = found.optimizer(file, optimizer) {
+                found.moments_fault = Some(error.to_string());
+            }
+        }
         found.settings(pickle)?;
         let uncalled = pickle.uncalled();
         for global in uncalled.iter().take(LISTED) {
@@ -189,7 +223,7 @@ impl Contents {
         Ok(tensors)
     }
 
-    /// A tensor that has not more elements than the file has bytes: one may repeat its elements, and a small file could state
+    /// A tensor that has no more elements than the file has bytes: one may repeat its elements, and a small file could state
     /// any number of them.
     fn tensor(&self, file: &TorchFile, node: PickleNode) -> Result<TorchTensor> {
         let tensor = file.tensor(node)?;
@@ -204,6 +238,128 @@ impl Contents {
             );
         }
         Ok(tensor)
+    }
+
+    /// The state of an optimizer: moments by the number of the parameter, and the settings of its only group.
+    fn optimizer(&mut self, file: &TorchFile, optimizer: PickleNode) -> Result<()> {
+        let pickle = file.pickle();
+        let state = pickle.get(optimizer, "state");
+        let Some(state) = state.filter(|state| !pickle.entries(*state).is_empty()) else {
+            return Ok(());
+        };
+        self.training.moments = Some(pickle.entries(state).len());
+        let groups = pickle.get(optimizer, "param_groups");
+        let groups = groups.map_or(&[][..], |groups| pickle.elements(groups));
+        let &[group] = groups else {
+            let count = counted(groups.len(), "group");
+            self.moments_fault = Some(format!("its optimizer has {count} of parameters, expected 1"));
+            return Ok(());
+        };
+        let number = |key: &str| pickle.get(group, key).and_then(|node| pickle.float(node));
+        let flag = |key: &str| pickle.get(group, key).and_then(|node| pickle.bool(node));
+        let betas = pickle.get(group, "betas");
+        let betas = betas.map_or(&[][..], |betas| pickle.elements(betas));
+        let beta = |at: usize| betas.get(at).and_then(|node| pickle.float(*node));
+        self.training.settings = RunSettings {
+            learning_rate: number("initial_lr").or(number("lr")),
+            beta1: beta(0),
+            beta2: beta(1),
+            epsilon: number("eps"),
+            weight_decay: number("weight_decay"),
+            ..RunSettings::default()
+        };
+        let is_coupled = flag("decoupled_weight_decay") == Some(false) && number("weight_decay") != Some(0.0);
+        for (is_other, what) in [
+            (flag("amsgrad") == Some(true), "`amsgrad` is on"),
+            (flag("maximize") == Some(true), "`maximize` is on"),
+            (is_coupled, "`decoupled_weight_decay` is off"),
+        ] {
+            if is_other {
+                self.moments_fault = Some(format!("its optimizer is not AdamW as mdlm has it: {what}"));
+                return Ok(());
+            }
+        }
+        let numbers = pickle.get(group, "params");
+        let numbers = numbers.map_or(&[][..], |numbers| pickle.elements(numbers));
+        for (place, number) in numbers.iter().enumerate() {
+            let own = pickle
+                .int(*number)
+                .and_then(|number| pickle.get_at(state, number));
+            let Some(own) = own else {
+                self.moments_fault = Some(format!("its optimizer has no state of parameter {place}"));
+                return Ok(());
+            };
+            let has_other = pickle.get(own, OTHER_STATE).is_some();
+            let found = MOMENTS.map(|moment| pickle.get(own, moment).filter(|node| pickle.is_tensor(*node)));
+            let ([Some(first), Some(second)], false) = (found, has_other) else {
+                let keys: Vec<_> = pickle.named(own).into_iter().take(LISTED).collect();
+                let keys: Vec<_> = keys.iter().map(|(key, _)| format!("`{key}`")).collect();
+                self.moments_fault = Some(format!(
+                    "its optimizer is not AdamW: its state of parameter {place} has {}, expected `step`, `exp_avg` and \
+                     `exp_avg_sq`",
+                    keys.join(", ")
+                ));
+                return Ok(());
+            };
+            for (which, node) in [first, second].into_iter().enumerate() {
+                let stored = format!("optimizer.state[{place}].{}", MOMENTS[which]);
+                let tensor = self.tensor(file, node).context(|| format!("tensor `{stored}`"))?;
+                self.moments[which].push(NamedTensor {
+                    name: stored.clone(),
+                    stored: stored.clone(),
+                    dims: tensor.dims.clone(),
+                    dtype: format!("{:?}", tensor.dtype),
+                });
+                self.tensors.insert(stored, tensor);
+            }
+            match pickle.get(own, "step") {
+                Some(step) if pickle.is_tensor(step) => {
+                    let what = || format!("tensor `optimizer.state[{place}].step`");
+                    self.counters.push(self.tensor(file, step).context(what)?);
+                }
+                Some(step) => self.updates(place, pickle.float(step)),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Counters that are tensors: all parameters have the same number of updates.
+    fn count_updates(&mut self, file: &mut TorchFile) -> Result<()> {
+        for (place, counter) in std::mem::take(&mut self.counters).into_iter().enumerate() {
+            let mut value = [f32::NAN];
+            if counter.elements() == 1 {
+                let what = || format!("tensor `optimizer.state[{place}].step`");
+                if counter.dtype.is_float() {
+                    file.floats(&counter, &mut value).context(what)?;
+                } else {
+                    let mut whole = [0];
+                    file.integers(&counter, &mut whole).context(what)?;
+                    value = [whole[0] as f32];
+                }
+            }
+            self.updates(place, Some(f64::from(value[0])));
+        }
+        Ok(())
+    }
+
+    /// The number of updates of a parameter.
+    fn updates(&mut self, place: usize, updates: Option<f64>) {
+        let whole = updates.filter(|updates| *updates >= 0.0 && updates.fract() == 0.0);
+        let Some(updates) = whole.map(|updates| updates as u64) else {
+            self.moments_fault = Some(format!(
+                "its optimizer states no number of updates of parameter {place}"
+            ));
+            return;
+        };
+        match self.training.updates {
+            Some(others) if others != updates => {
+                self.moments_fault = Some(format!(
+                    "its optimizer has made {updates} updates of parameter {place}, but {others} of those before it"
+                ));
+            }
+            _ => self.training.updates = Some(updates),
+        }
     }
 
     /// The average of the weights, with or without names.
@@ -259,13 +415,29 @@ impl Contents {
         let mut fault = None;
         if self.is_list {
             match GuessedShape::of(&self.raw, facts) {
-                Some(guess) => fault = name_by_order(&mut self.average, &guess),
+                Some(guess) => fault = name_by_order(&mut self.average, &guess, "average"),
                 None => {
-                    fault =
-                        Some("its average has no names, and its weights are no network of mdlm's".to_owned())
+                    fault = Some(
+                        "its average has no names, and its weights are not a network of mdlm's".to_owned(),
+                    )
                 }
             }
         }
+        let mut moments_fault = self.moments_fault.take();
+        if moments_fault.is_none() && self.training.moments.is_some() {
+            moments_fault = match GuessedShape::of(&self.raw, facts) {
+                Some(guess) => {
+                    let [first, second] = &mut self.moments;
+                    let fault = name_by_order(first, &guess, "optimizer");
+                    fault.or_else(|| name_by_order(second, &guess, "optimizer"))
+                }
+                None => Some("its weights are not a network of mdlm's".to_owned()),
+            };
+        }
+        let moments = self.training.moments.map(|_| match moments_fault {
+            Some(fault) => Err(fault),
+            None => Ok(std::mem::take(&mut self.moments)),
+        });
         let mut sets = Vec::new();
         let mut add = |which, tensors: Vec<NamedTensor>, fault| {
             if !tensors.is_empty() {
@@ -285,6 +457,7 @@ impl Contents {
                 tensors: self.tensors,
             },
             sets,
+            moments,
             training: self.training,
             skipped: self.skipped,
             facts: self.facts,
@@ -293,26 +466,32 @@ impl Contents {
     }
 }
 
+/// The globals of a file that is a pickle without the archive around it, if it names any.
+fn named_by_bare(path: &Path) -> Option<String> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).ok()?;
+    file.take(MOST_BARE).read_to_end(&mut bytes).ok()?;
+    let names = globals(&parse(&bytes).ok()?);
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+/// The globals of a file that no rule knows: they were not called.
+fn globals(pickle: &Pickle) -> Vec<String> {
+    let listed = pickle.uncalled().iter().take(LISTED);
+    listed.map(|global| format!("`{}`", global.name)).collect()
+}
+
 /// Gives the tensors of a list the names of the parameters in their order. What does not fit is a fragment to go after the
 /// file's name.
-fn name_by_order(average: &mut [NamedTensor], guess: &GuessedShape) -> Option<String> {
-    let shape = Shape {
-        name: "",
-        vocabulary: guess.vocabulary,
-        length: guess.length.unwrap_or(1),
-        width: guess.width,
-        heads: guess.heads.unwrap_or(1),
-        blocks: guess.blocks,
-        conditioning: guess.conditioning.unwrap_or(1),
-    };
-    let own = parameters(&shape, guess.backbone);
+fn name_by_order(average: &mut [NamedTensor], guess: &GuessedShape, what: &str) -> Option<String> {
+    let own = parameters(&guess.shape(), guess.backbone);
     if average.len() != own.len() {
         let formula = match guess.backbone {
             Backbone::Dit => "10 N + 10",
             Backbone::Transformer => "8 N + 4",
         };
         return Some(format!(
-            "its average has {}, expected {} ({formula} with N = {})",
+            "its {what} has {}, expected {} ({formula} with N = {})",
             counted(average.len(), "tensor"),
             own.len(),
             guess.blocks
@@ -367,10 +546,10 @@ fn plain(pickle: &Pickle, node: PickleNode, depth: usize, budget: &mut usize) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CheckpointForm, ForeignCheckpoint};
+    use super::super::{CheckpointFormat, ForeignCheckpoint};
     use super::*;
     use crate::model::initial;
-    use crate::shapes::SHAPES;
+    use crate::shapes::{SHAPES, Shape};
     use crate::weights::torch::dtype::TorchDtype;
     use crate::weights::torch::write::{TorchItem, TorchWriter};
 
@@ -411,13 +590,41 @@ mod tests {
         TorchItem::OrderedDict(own.iter().map(|own| named(&own.name, &own.dims)).collect())
     }
 
+    /// The settings of AdamW's only group.
+    fn group(parameters: usize) -> TorchItem {
+        let betas = TorchItem::Tuple(vec![TorchItem::Float(0.9), TorchItem::Float(0.999)]);
+        dict(vec![
+            ("lr", TorchItem::Float(1e-4)),
+            ("initial_lr", TorchItem::Float(3e-4)),
+            ("betas", betas),
+            ("eps", TorchItem::Float(1e-8)),
+            ("weight_decay", TorchItem::Float(0.0)),
+            ("amsgrad", TorchItem::Bool(false)),
+            (
+                "params",
+                TorchItem::List((0..parameters as i64).map(int).collect()),
+            ),
+        ])
+    }
+
+    fn adam() -> RunSettings {
+        RunSettings {
+            learning_rate: Some(3e-4),
+            beta1: Some(0.9),
+            beta2: Some(0.999),
+            epsilon: Some(1e-8),
+            weight_decay: Some(0.0),
+            ..RunSettings::default()
+        }
+    }
+
     /// The values of a run as PyTorch Lightning saves it, with `shadow` as the dimensions of the average; and its numbers: the
     /// weights, the average, the moments.
     fn lightning(backbone: Backbone, shadow: &[Vec<usize>]) -> (TorchItem, Vec<f32>, Vec<f32>) {
         let own = parameters(nano(), backbone);
         let moments = own.iter().enumerate().map(|(index, own)| {
             let state = dict(vec![
-                ("step", int(7)),
+                ("step", int(1_000)),
                 ("exp_avg", tensor(&own.dims)),
                 ("exp_avg_sq", tensor(&own.dims)),
             ]);
@@ -457,7 +664,10 @@ mod tests {
             ),
             (
                 "optimizer_states",
-                TorchItem::List(vec![dict(vec![("state", TorchItem::Dict(moments.collect()))])]),
+                TorchItem::List(vec![dict(vec![
+                    ("state", TorchItem::Dict(moments.collect())),
+                    ("param_groups", TorchItem::List(vec![group(own.len())])),
+                ])]),
             ),
             ("hyper_parameters", dict(vec![("config", config)])),
         ]);
@@ -487,7 +697,7 @@ mod tests {
             let (item, values, average) = lightning(backbone, &dims(backbone));
             save(&path, &item, &values);
             let mut checkpoint = ForeignCheckpoint::at(&path).unwrap();
-            assert_eq!(checkpoint.form(), CheckpointForm::Lightning);
+            assert_eq!(checkpoint.format(), CheckpointFormat::Lightning);
             assert_eq!(dims(backbone).len(), count);
             assert_eq!(
                 *checkpoint.training(),
@@ -497,6 +707,11 @@ mod tests {
                     decay: Some(0.9999),
                     average_updates: Some(999),
                     moments: Some(count),
+                    updates: Some(1_000),
+                    settings: RunSettings {
+                        ema: Some(0.9999),
+                        ..adam()
+                    },
                 }
             );
             assert_eq!(checkpoint.choose(None).unwrap(), Weights::Ema);
@@ -510,6 +725,146 @@ mod tests {
             assert_eq!(facts.objective.unwrap().kind(), "mdlm");
             assert_eq!(checkpoint.guess().unwrap().fitting()[0].name, "nano");
         }
+    }
+
+    #[test]
+    fn checkpoint_run_continues_where_moments_fit_by_position() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("last.ckpt");
+        let (item, values, _) = lightning(Backbone::Dit, &dims(Backbone::Dit));
+        save(&path, &item, &values);
+        let mut checkpoint = ForeignCheckpoint::at(&path).unwrap();
+        let run = checkpoint.run(nano(), Backbone::Dit).unwrap();
+        assert_eq!(
+            (run.step, run.has_average, run.average_updates),
+            (1_000, true, Some(999))
+        );
+        let own = parameters(nano(), Backbone::Dit);
+        let mut found = vec![0.0; crate::model::total(&own)];
+        for which in 0..2 {
+            checkpoint.moments(&own, which, &mut found).unwrap();
+            assert!(found.iter().all(|value| *value == 0.5));
+        }
+        // Each a state of an optimizer that is not taken, with the reason.
+        let TorchItem::Dict(whole) = item else { panic!() };
+        let refused = |optimizer: TorchItem, more: Vec<(TorchItem, TorchItem)>| {
+            let mut entries = whole.clone();
+            let states = TorchItem::named("optimizer_states", TorchItem::List(vec![optimizer]));
+            entries.retain(|(key, _)| *key != states.0 && !more.iter().any(|(other, _)| other == key));
+            entries.push(states);
+            entries.extend(more);
+            let item = TorchItem::Dict(entries);
+            let mut writer = TorchWriter::create(&path, &item).unwrap();
+            let mut values = values.clone();
+            // Tensors may be fewer or more.
+            values.extend(vec![0.5; values.len()]);
+            for value in values {
+                if writer.append(&[value]).is_err() {
+                    break;
+                }
+            }
+            writer.finish().unwrap();
+            let checkpoint = ForeignCheckpoint::at(&path).unwrap();
+            checkpoint.run(nano(), Backbone::Dit).unwrap_err().unwrap()
+        };
+        let state = |change: &dyn Fn(usize, Vec<usize>) -> Option<TorchItem>| {
+            let states = own
+                .iter()
+                .enumerate()
+                .filter_map(|(index, own)| Some((int(index as i64), change(index, own.dims.clone())?)));
+            TorchItem::Dict(states.collect())
+        };
+        let adamw = |dims: &[usize], step: i64| {
+            dict(vec![
+                ("step", int(step)),
+                ("exp_avg", tensor(dims)),
+                ("exp_avg_sq", tensor(dims)),
+            ])
+        };
+        let optimizer = |state: TorchItem, groups: Vec<TorchItem>| {
+            dict(vec![("state", state), ("param_groups", TorchItem::List(groups))])
+        };
+        let groups = || vec![group(30)];
+        let text = refused(
+            optimizer(
+                state(&|_, dims| Some(adamw(&dims, 1_000))),
+                vec![group(15), group(15)],
+            ),
+            vec![],
+        );
+        assert_eq!(text, "its optimizer has 2 groups of parameters, expected 1");
+        let sgd = |_, dims: Vec<usize>| Some(dict(vec![("momentum_buffer", tensor(&dims))]));
+        let text = refused(optimizer(state(&sgd), groups()), vec![]);
+        assert!(
+            text.contains("not AdamW: its state of parameter 0 has `momentum_buffer`"),
+            "{text}"
+        );
+        let text = refused(
+            optimizer(
+                state(&|at, dims| (at != 3).then(|| adamw(&dims, 1_000))),
+                groups(),
+            ),
+            vec![],
+        );
+        assert_eq!(text, "its optimizer has no state of parameter 3");
+        let text = refused(
+            optimizer(
+                state(&|at, dims| Some(adamw(&dims, 1_000 + i64::from(at == 3)))),
+                groups(),
+            ),
+            vec![],
+        );
+        assert!(
+            text.contains("1001 updates of parameter 3, but 1000 of those before it"),
+            "{text}"
+        );
+        let text = refused(
+            optimizer(state(&|_, dims| Some(adamw(&dims, 500))), groups()),
+            vec![],
+        );
+        assert_eq!(text, "it is at step 1000, but its optimizer has made 500 updates");
+        let swapped = |at: usize, dims: Vec<usize>| {
+            let dims = match at {
+                5 => own[6].dims.clone(),
+                6 => own[5].dims.clone(),
+                _ => dims,
+            };
+            Some(adamw(&dims, 1_000))
+        };
+        let text = refused(optimizer(state(&swapped), groups()), vec![]);
+        assert!(
+            text.contains("`optimizer.state[5].exp_avg` is [192, 64], expected [64]"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn checkpoint_pickle_names_its_globals_even_without_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.pt");
+        // `os.system("true")`, as `pickle.dumps` of protocol 2 has it, without an archive around it.
+        let bare = b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.";
+        std::fs::write(&path, bare).unwrap();
+        let error = ForeignCheckpoint::at(&path).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("nothing of it was executed, and it names `os.system`"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn checkpoint_settings_inside_that_contradict_those_beside_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (item, values, _) = lightning(Backbone::Dit, &dims(Backbone::Dit));
+        save(&folder.path().join("last.ckpt"), &item, &values);
+        let config = r#"{ "model_type": "mdlm", "n_heads": 4 }"#;
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        let error = ForeignCheckpoint::at(folder.path()).unwrap_err().to_string();
+        assert!(
+            error.contains("the number of heads is 4 in `config.json`, but 2 in `hyper_parameters`"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -555,8 +910,8 @@ mod tests {
             save(&path, &item, &values);
             let mut checkpoint = ForeignCheckpoint::at(&path).unwrap();
             assert_eq!(
-                (checkpoint.form(), checkpoint.training().steps),
-                (CheckpointForm::Torch, steps)
+                (checkpoint.format(), checkpoint.training().steps),
+                (CheckpointFormat::Torch, steps)
             );
             let which = checkpoint.choose(None).unwrap();
             assert_eq!(which, Weights::Raw);
