@@ -252,6 +252,22 @@ fn check_run(artifact: &Path, config: &Train, context: &Context<'_>) -> Result<(
             .hint(format!("set `\"{field}\": {theirs}`, or {NEW}")));
         }
     }
+    let (theirs, ours) = (&model.objective, &config.objective);
+    if theirs.kind() != ours.kind() {
+        return Err(Error::input(format!(
+            "the objective of `{name}` is `{}`, but `{}` in this stage, which continues its training",
+            theirs.kind(),
+            ours.kind()
+        ))
+        .hint(NEW));
+    }
+    if theirs != ours {
+        context.warn(format!(
+            "settings of the objective `{}` are other ones from step {} on than in the training of `{name}`",
+            ours.kind(),
+            run.step
+        ));
+    }
     if !run.has_average && config.ema != 0.0 {
         return Err(Error::input(format!(
             "`{name}` has no average of its weights to continue, and `ema` is {}",

@@ -820,6 +820,22 @@ fn checkpoint_run_that_contradicts_the_stage_is_not_continued() {
         "{found}"
     );
     assert!(found.contains("leave `continue` out"), "{found}");
+    let sedd = json!({ "objective": { "kind": "sedd" } });
+    let found = said(file(), 6, &sedd);
+    assert!(
+        found.contains("the objective of `model` is `mdlm`, but `sedd` in this stage"),
+        "{found}"
+    );
+    // Of a train stage, before anything runs.
+    let more = json!({ "init": "half", "continue": true, "beta1": 0.5 });
+    project.manifest(&json!({ "half": training(3, &json!({})), "tuned": training(3, &more) }));
+    let found = project.refused(&["validate", "x.json"]);
+    for part in [
+        "`beta1` is 0.9 in `half`, but 0.5 in this stage",
+        "`half` is at step 3 at its end, and `steps` is 3",
+    ] {
+        assert!(found.contains(part), "{part}: {found}");
+    }
     project.manifest(&json!({ "tuned": training(4, &json!({ "continue": true })) }));
     let found = project.refused(&["validate", "x.json"]);
     assert!(
@@ -915,7 +931,10 @@ fn checkpoint_settings_of_lightning_that_contradict_the_manifest_are_refused() {
     let mut fewer = checkpoint("last.ckpt");
     fewer["tokenizer"] = json!("others");
     lightning(&project.path("last.ckpt"), 3, [&weights; 4], &|_| ());
-    let others = json!({ "kind": "tokenize", "from": "text", "tokenizer": { "kind": "characters" } });
+    let others = json!({
+        "kind": "tokenize", "from": "text",
+        "tokenizer": { "kind": "train_bpe", "vocabulary_size": 300, "min_frequency": 1 }
+    });
     project.manifest(&json!({ "others": others, "model": fewer }));
     let found = project.refused(&["run", "x.json"]);
     assert!(

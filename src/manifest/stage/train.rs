@@ -7,7 +7,7 @@ use super::check::objective::check_objective;
 use super::check::upstream::same_tokenizer;
 use super::check::{StageEntry, Stages};
 use super::tokenize::{MIN_TRAINED_VOCABULARY, Tokenizer, is_false};
-use super::{MODELS, ReferenceField, StageKind, StageSpec};
+use super::{MODELS, ReferenceField, Stage, StageKind, StageSpec};
 use crate::manifest::Objective;
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
 use crate::manifest::published::{self, WarmupRates};
@@ -383,6 +383,9 @@ impl Train {
             }
             return;
         };
+        if self.continues {
+            self.check_continued(init, stages, entry, faults);
+        }
         let Some(model) = stages.model_of(init) else {
             return;
         };
@@ -436,6 +439,53 @@ impl Train {
                         "tokenize the rows with `\"tokenizer\": {{ \"kind\": \"stage\", \"stage\": \"{}\" }}`",
                         of_model.tokens
                     )),
+            );
+        }
+    }
+
+    /// A training that is continued has the same optimizer, and fewer steps. Of a file, it is known when it is read.
+    fn check_continued(
+        &self,
+        init: &str,
+        stages: &Stages<'_>,
+        entry: &StageEntry<'_>,
+        faults: &mut Vec<Draft>,
+    ) {
+        let Some(Some(Stage::Train(other))) = stages.entry(init).map(|entry| &entry.stage) else {
+            return;
+        };
+        for (field, theirs, ours) in [
+            ("beta1", other.beta1, self.beta1),
+            ("beta2", other.beta2, self.beta2),
+            ("epsilon", other.epsilon, self.epsilon),
+            ("weight_decay", other.weight_decay, self.weight_decay),
+            ("ema", other.ema, self.ema),
+        ] {
+            if theirs != ours {
+                let message = format!(
+                    "`{field}` is {theirs} in {}, but {ours} in this stage, which continues its training",
+                    quoted(init)
+                );
+                faults.push(
+                    entry
+                        .fault(Code::Init, "continue", message)
+                        .expected("the optimizer of the training that is continued")
+                        .hint(format!("set `\"{field}\": {theirs}`, or leave `continue` out")),
+                );
+            }
+        }
+        if self.steps <= other.steps {
+            let message = format!(
+                "{} is at step {} at its end, and `steps` is {}",
+                quoted(init),
+                other.steps,
+                self.steps
+            );
+            faults.push(
+                entry
+                    .fault(Code::Init, "steps", message)
+                    .expected(format!("more than {} steps", other.steps))
+                    .hint("set `steps` to those of the whole training: the ones of the model count"),
             );
         }
     }
