@@ -96,7 +96,7 @@ impl<'p> FinishedModel<'p> {
     /// The set of weights that is exported where `asked` is asked for: by default the average if there is one.
     ///
     /// # Errors
-    /// The model has not the set that is asked for.
+    /// The model has no such set of weights.
     pub fn choose(&self, asked: Option<Weights>) -> Result<Weights> {
         let Some(asked) = asked else {
             return Ok(self.info.weights(Weights::default()));

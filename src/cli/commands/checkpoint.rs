@@ -50,7 +50,7 @@ struct CheckpointDescription {
     family: Option<String>,
     /// The objective that the file states.
     objective: Option<Objective>,
-    /// Why no objective of mdlm's is the file's.
+    /// Why the objective that the file states is not one of mdlm.
     foreign_objective: Option<String>,
     mask: Option<u64>,
     sets: Vec<SetDescription>,
