@@ -539,7 +539,7 @@ mod tests {
         conditioned["time_conditioning"] = json!(true);
         assert!(facts(&conditioned).objective.unwrap().is_time_conditioned());
         let mut ours = published();
-        ours["objective"] = json!({ "kind": "d3pm", "steps": 50 });
+        ours["objective"] = json!({ "kind": "d3pm", "steps": 50, "time_conditioning": false });
         ours["mask_token_id"] = json!(7);
         ours["tokenizer_vocab_size"] = json!(8);
         ours["wrap"] = json!(false);

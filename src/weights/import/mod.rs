@@ -297,7 +297,8 @@ impl ForeignCheckpoint {
         for (tensor, file) in map {
             if !stored.contains(&**tensor) {
                 return Err(Error::input(format!(
-                    "tensor `{tensor}` is in the index, but {file} does not have it"
+                    "tensor `{tensor}` is in the index, but `{}` does not have it",
+                    file.as_str().unwrap_or_default()
                 ))
                 .hint("download the shards again: a file is incomplete or of another version"));
             }

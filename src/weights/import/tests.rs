@@ -665,7 +665,7 @@ fn checkpoint_in_shards_of_pytorch_is_read_as_one_of_safetensors() {
     write("pytorch_model-00002-of-00002.bin", &all[17..]);
     let (text, _) = refused(folder.path());
     assert!(
-        text.contains("is in the index, but pytorch_model-00002-of-00002.bin does not have it"),
+        text.contains("is in the index, but `pytorch_model-00002-of-00002.bin` does not have it"),
         "{text}"
     );
 }

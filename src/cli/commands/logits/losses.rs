@@ -10,7 +10,7 @@ use mdlm::error::{Context as _, Error, Result};
 use mdlm::evaluate;
 use mdlm::manifest;
 use mdlm::model::Network;
-use mdlm::shapes::{SHAPES, Shape};
+use mdlm::shapes::Shape;
 use mdlm::stages::trained::{MODEL_INFO, ModelInfo};
 use mdlm::weights::tensors::{Reader, Writer};
 
@@ -320,6 +320,7 @@ impl RowChunk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mdlm::shapes::SHAPES;
 
     #[test]
     fn vocabulary_is_that_of_the_model_file_beside_the_weights_unless_it_is_given() {

@@ -1,0 +1,384 @@
+use super::super::{CheckpointFormat, ForeignCheckpoint};
+use super::*;
+use crate::model::initial;
+use crate::shapes::{SHAPES, Shape};
+use crate::weights::torch::dtype::TorchDtype;
+use crate::weights::torch::write::{TorchItem, TorchWriter};
+
+fn nano() -> &'static Shape {
+    SHAPES.find("nano").unwrap()
+}
+
+fn tensor(dims: &[usize]) -> TorchItem {
+    TorchItem::Tensor(TorchDtype::F32, dims.to_vec())
+}
+
+fn int(number: i64) -> TorchItem {
+    TorchItem::Int(number)
+}
+
+fn text(text: &str) -> TorchItem {
+    TorchItem::Text(text.to_owned())
+}
+
+fn dict(items: Vec<(&str, TorchItem)>) -> TorchItem {
+    TorchItem::Dict(
+        items
+            .into_iter()
+            .map(|(name, item)| TorchItem::named(name, item))
+            .collect(),
+    )
+}
+
+fn save(path: &Path, item: &TorchItem, values: &[f32]) {
+    let mut writer = TorchWriter::create(path, item).unwrap();
+    writer.append(values).unwrap();
+    writer.finish().unwrap();
+}
+
+fn state_dict(backbone: Backbone, prefix: &str) -> TorchItem {
+    let own = parameters(nano(), backbone);
+    let named = |name: &str, dims: &[usize]| TorchItem::named(&format!("{prefix}{name}"), tensor(dims));
+    TorchItem::OrderedDict(own.iter().map(|own| named(&own.name, &own.dims)).collect())
+}
+
+/// The settings of AdamW's only group.
+fn group(parameters: usize) -> TorchItem {
+    let betas = TorchItem::Tuple(vec![TorchItem::Float(0.9), TorchItem::Float(0.999)]);
+    dict(vec![
+        ("lr", TorchItem::Float(1e-4)),
+        ("initial_lr", TorchItem::Float(3e-4)),
+        ("betas", betas),
+        ("eps", TorchItem::Float(1e-8)),
+        ("weight_decay", TorchItem::Float(0.0)),
+        ("amsgrad", TorchItem::Bool(false)),
+        (
+            "params",
+            TorchItem::List((0..parameters as i64).map(int).collect()),
+        ),
+    ])
+}
+
+fn adam() -> RunSettings {
+    RunSettings {
+        learning_rate: Some(3e-4),
+        beta1: Some(0.9),
+        beta2: Some(0.999),
+        epsilon: Some(1e-8),
+        weight_decay: Some(0.0),
+        ..RunSettings::default()
+    }
+}
+
+/// The values of a run as PyTorch Lightning saves it, with `shadow` as the dimensions of the average; and its numbers: the
+/// weights, the average, the moments.
+fn lightning(backbone: Backbone, shadow: &[Vec<usize>]) -> (TorchItem, Vec<f32>, Vec<f32>) {
+    let own = parameters(nano(), backbone);
+    let moments = own.iter().enumerate().map(|(index, own)| {
+        let state = dict(vec![
+            ("step", int(1_000)),
+            ("exp_avg", tensor(&own.dims)),
+            ("exp_avg_sq", tensor(&own.dims)),
+        ]);
+        (int(index as i64), state)
+    });
+    let config = dict(vec![
+        ("parameterization", text("subs")),
+        ("T", int(0)),
+        ("time_conditioning", TorchItem::Bool(false)),
+        ("noise", dict(vec![("type", text("loglinear"))])),
+        (
+            "model",
+            dict(vec![
+                ("length", int(32)),
+                ("hidden_size", int(64)),
+                ("n_heads", int(2)),
+                ("n_blocks", int(2)),
+                ("cond_dim", text("${cond}")),
+            ]),
+        ),
+    ]);
+    let item = dict(vec![
+        ("epoch", int(3)),
+        ("global_step", int(1_000)),
+        ("pytorch-lightning_version", text("2.2.1")),
+        ("state_dict", state_dict(backbone, "backbone.")),
+        (
+            "ema",
+            dict(vec![
+                ("decay", TorchItem::Float(0.9999)),
+                ("num_updates", int(999)),
+                (
+                    "shadow_params",
+                    TorchItem::List(shadow.iter().map(|dims| tensor(dims)).collect()),
+                ),
+            ]),
+        ),
+        (
+            "optimizer_states",
+            TorchItem::List(vec![dict(vec![
+                ("state", TorchItem::Dict(moments.collect())),
+                ("param_groups", TorchItem::List(vec![group(own.len())])),
+            ])]),
+        ),
+        ("hyper_parameters", dict(vec![("config", config)])),
+    ]);
+    let raw = initial(nano(), backbone, 1);
+    let elements: usize = shadow.iter().map(|dims| dims.iter().product::<usize>()).sum();
+    let average: Vec<f32> = (0..elements).map(|i| (i % 1000) as f32).collect();
+    let mut values = [raw, average.clone()].concat();
+    values.resize(
+        values.len() + 2 * own.iter().map(crate::model::Parameter::len).sum::<usize>(),
+        0.5,
+    );
+    (item, values, average)
+}
+
+fn dims(backbone: Backbone) -> Vec<Vec<usize>> {
+    parameters(nano(), backbone)
+        .into_iter()
+        .map(|own| own.dims)
+        .collect()
+}
+
+#[test]
+fn checkpoint_of_lightning_has_weights_average_and_counters() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("last.ckpt");
+    for (backbone, count) in [(Backbone::Dit, 30), (Backbone::Transformer, 20)] {
+        let (item, values, average) = lightning(backbone, &dims(backbone));
+        save(&path, &item, &values);
+        let mut checkpoint = ForeignCheckpoint::at(&path).unwrap();
+        assert_eq!(checkpoint.format(), CheckpointFormat::Lightning);
+        assert_eq!(dims(backbone).len(), count);
+        assert_eq!(
+            *checkpoint.training(),
+            TrainingFacts {
+                steps: Some(1_000),
+                epoch: Some(3),
+                decay: Some(0.9999),
+                average_updates: Some(999),
+                moments: Some(count),
+                updates: Some(1_000),
+                settings: RunSettings {
+                    ema: Some(0.9999),
+                    ..adam()
+                },
+            }
+        );
+        assert_eq!(checkpoint.choose(None).unwrap(), Weights::Ema);
+        assert!(checkpoint.read(nano(), backbone, Weights::Ema).unwrap() == average);
+        assert!(checkpoint.read(nano(), backbone, Weights::Raw).unwrap() == initial(nano(), backbone, 1));
+        let facts = checkpoint.facts().unwrap();
+        assert_eq!(
+            (facts.heads, facts.length, facts.conditioning),
+            (Some(2), Some(32), None)
+        );
+        assert_eq!(facts.objective.unwrap().kind(), "mdlm");
+        assert_eq!(checkpoint.guess().unwrap().fitting()[0].name, "nano");
+    }
+}
+
+#[test]
+fn checkpoint_run_continues_where_moments_fit_by_position() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("last.ckpt");
+    let (item, values, _) = lightning(Backbone::Dit, &dims(Backbone::Dit));
+    save(&path, &item, &values);
+    let mut checkpoint = ForeignCheckpoint::at(&path).unwrap();
+    let run = checkpoint.run(nano(), Backbone::Dit).unwrap();
+    assert_eq!(
+        (run.step, run.has_average, run.average_updates),
+        (1_000, true, Some(999))
+    );
+    let own = parameters(nano(), Backbone::Dit);
+    let mut found = vec![0.0; crate::model::total(&own)];
+    for which in 0..2 {
+        checkpoint.moments(&own, which, &mut found).unwrap();
+        assert!(found.iter().all(|value| *value == 0.5));
+    }
+    // Each a state of an optimizer that is not taken, with the reason.
+    let TorchItem::Dict(whole) = item else { panic!() };
+    let refused = |optimizer: TorchItem, more: Vec<(TorchItem, TorchItem)>| {
+        let mut entries = whole.clone();
+        let states = TorchItem::named("optimizer_states", TorchItem::List(vec![optimizer]));
+        entries.retain(|(key, _)| *key != states.0 && !more.iter().any(|(other, _)| other == key));
+        entries.push(states);
+        entries.extend(more);
+        let item = TorchItem::Dict(entries);
+        let mut writer = TorchWriter::create(&path, &item).unwrap();
+        let mut values = values.clone();
+        // Tensors may be fewer or more.
+        values.extend(vec![0.5; values.len()]);
+        for value in values {
+            if writer.append(&[value]).is_err() {
+                break;
+            }
+        }
+        writer.finish().unwrap();
+        let checkpoint = ForeignCheckpoint::at(&path).unwrap();
+        checkpoint.run(nano(), Backbone::Dit).unwrap_err().unwrap()
+    };
+    let state = |change: &dyn Fn(usize, Vec<usize>) -> Option<TorchItem>| {
+        let states = own
+            .iter()
+            .enumerate()
+            .filter_map(|(index, own)| Some((int(index as i64), change(index, own.dims.clone())?)));
+        TorchItem::Dict(states.collect())
+    };
+    let adamw = |dims: &[usize], step: i64| {
+        dict(vec![
+            ("step", int(step)),
+            ("exp_avg", tensor(dims)),
+            ("exp_avg_sq", tensor(dims)),
+        ])
+    };
+    let optimizer = |state: TorchItem, groups: Vec<TorchItem>| {
+        dict(vec![("state", state), ("param_groups", TorchItem::List(groups))])
+    };
+    let groups = || vec![group(30)];
+    let text = refused(
+        optimizer(
+            state(&|_, dims| Some(adamw(&dims, 1_000))),
+            vec![group(15), group(15)],
+        ),
+        vec![],
+    );
+    assert_eq!(text, "its optimizer has 2 groups of parameters, expected 1");
+    let sgd = |_, dims: Vec<usize>| Some(dict(vec![("momentum_buffer", tensor(&dims))]));
+    let text = refused(optimizer(state(&sgd), groups()), vec![]);
+    assert!(
+        text.contains("not AdamW: its state of parameter 0 has `momentum_buffer`"),
+        "{text}"
+    );
+    let text = refused(
+        optimizer(
+            state(&|at, dims| (at != 3).then(|| adamw(&dims, 1_000))),
+            groups(),
+        ),
+        vec![],
+    );
+    assert_eq!(text, "its optimizer has no state of parameter 3");
+    let text = refused(
+        optimizer(
+            state(&|at, dims| Some(adamw(&dims, 1_000 + i64::from(at == 3)))),
+            groups(),
+        ),
+        vec![],
+    );
+    assert!(
+        text.contains("1001 updates of parameter 3, but 1000 of those before it"),
+        "{text}"
+    );
+    let text = refused(
+        optimizer(state(&|_, dims| Some(adamw(&dims, 500))), groups()),
+        vec![],
+    );
+    assert_eq!(text, "it is at step 1000, but its optimizer has made 500 updates");
+    let swapped = |at: usize, dims: Vec<usize>| {
+        let dims = match at {
+            5 => own[6].dims.clone(),
+            6 => own[5].dims.clone(),
+            _ => dims,
+        };
+        Some(adamw(&dims, 1_000))
+    };
+    let text = refused(optimizer(state(&swapped), groups()), vec![]);
+    assert!(
+        text.contains("`optimizer.state[5].exp_avg` is [192, 64], expected [64]"),
+        "{text}"
+    );
+}
+
+#[test]
+fn checkpoint_pickle_names_its_globals_even_without_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.pt");
+    // `os.system("true")`, as `pickle.dumps` of protocol 2 has it, without an archive around it.
+    let bare = b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.";
+    std::fs::write(&path, bare).unwrap();
+    let error = ForeignCheckpoint::at(&path).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("nothing of it was executed, and it names `os.system`"),
+        "{text}"
+    );
+}
+
+#[test]
+fn checkpoint_settings_inside_that_contradict_those_beside_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (item, values, _) = lightning(Backbone::Dit, &dims(Backbone::Dit));
+    save(&folder.path().join("last.ckpt"), &item, &values);
+    let config = r#"{ "model_type": "mdlm", "n_heads": 4 }"#;
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let error = ForeignCheckpoint::at(folder.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("the number of heads is 4 in `config.json`, but 2 in `hyper_parameters`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn checkpoint_average_is_matched_by_position_with_every_dimension_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("last.ckpt");
+    let refused = |shadow: &[Vec<usize>]| {
+        let (item, values, _) = lightning(Backbone::Dit, shadow);
+        save(&path, &item, &values);
+        let mut checkpoint = ForeignCheckpoint::at(&path).unwrap();
+        checkpoint.read(nano(), Backbone::Dit, Weights::Raw).unwrap();
+        let error = checkpoint.read(nano(), Backbone::Dit, Weights::Ema).unwrap_err();
+        assert!(error.hint_text().unwrap().contains("\"weights\": \"raw\""));
+        error.to_string()
+    };
+    let whole = dims(Backbone::Dit);
+    let error = refused(&whole[..29]);
+    assert!(
+        error.contains("its average has 29 tensors, expected 30 (10 N + 10 with N = 2)"),
+        "{error}"
+    );
+    let mut swapped = whole;
+    swapped.swap(5, 6);
+    let error = refused(&swapped);
+    assert!(
+        error.contains("`ema.shadow_params[5]` is [192, 64], expected [64], which `blocks.0.norm1.weight`")
+    );
+}
+
+#[test]
+fn checkpoint_of_torch_is_a_state_dict_alone_or_below_a_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.pt");
+    let values = initial(nano(), Backbone::Dit, 2);
+    let bare = state_dict(Backbone::Dit, "module.");
+    let below = dict(vec![
+        ("model", state_dict(Backbone::Dit, "module.")),
+        ("step", int(5)),
+    ]);
+    for (item, steps) in [(bare, None), (below, Some(5))] {
+        save(&path, &item, &values);
+        let mut checkpoint = ForeignCheckpoint::at(&path).unwrap();
+        assert_eq!(
+            (checkpoint.format(), checkpoint.training().steps),
+            (CheckpointFormat::Torch, steps)
+        );
+        let which = checkpoint.choose(None).unwrap();
+        assert_eq!(which, Weights::Raw);
+        assert!(checkpoint.read(nano(), Backbone::Dit, which).unwrap() == values);
+    }
+    save(&path, &dict(vec![("a", int(1)), ("b", text("x"))]), &[]);
+    let error = ForeignCheckpoint::at(&path).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("no weights are found: it has `a`, `b`"),
+        "{error}"
+    );
+    save(&path, &TorchItem::List(vec![int(1)]), &[]);
+    let error = ForeignCheckpoint::at(&path).unwrap_err();
+    assert!(
+        error.to_string().contains("no weights are found: it holds"),
+        "{error}"
+    );
+}
