@@ -135,7 +135,12 @@ fn ci_requires_names_that_tests_ask_for() {
     for name in &required {
         assert!(NAMES.contains(name), "{name}");
     }
-    assert!(required.is_superset(&BTreeSet::from(["nvrtc", "pyarrow", "sarif-schema", "transformers"])));
+    assert!(required.is_superset(&BTreeSet::from([
+        "nvrtc",
+        "pyarrow",
+        "sarif-schema",
+        "transformers"
+    ])));
     assert!(script.contains("export MDLM_TEST_REQUIRE"));
 }
 
