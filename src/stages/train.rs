@@ -380,8 +380,10 @@ impl Outlook {
             .entry(history.base.clone())
             .or_insert_with(|| Left::to_stay(checkpoints, &history));
         let others = [left, stays].map(|left| left.newest(&history, checkpoints));
+        // That of the model whose training it continues.
+        let start = (history.start > 0).then_some(history.start);
         let own = CheckpointManager::new(checkpoints.clone(), history).newest()?;
-        Ok(own.max(others[0]).max(others[1]))
+        Ok(own.max(others[0]).max(others[1]).max(start))
     }
 }
 

@@ -706,6 +706,11 @@ fn checkpoint_of_lightning_is_evaluated_and_continued_bit_for_bit() {
         "model": checkpoint("last.ckpt"), "bound": evaluate("model"), "continued": training(6, &continued),
         "again": training(6, &json!({ "init": "half", "continue": true })), "half": training(3, &json!({}))
     }));
+    project.ok(&["run", "x.json", "model"], None);
+    let plan: Value = serde_json::from_str(&project.ok(&["plan", "x.json", "--json"], None)).unwrap();
+    let stages = plan["stages"].as_array().unwrap();
+    let planned = stages.iter().find(|stage| stage["name"] == "continued").unwrap();
+    assert_eq!(planned["resumes_from"], 3, "{planned}");
     let run = words(&project.ok(&["run", "x.json"], None));
     assert!(run.contains("from step 3 on"), "{run}");
     let model = project.artifact("model");

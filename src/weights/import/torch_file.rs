@@ -510,12 +510,22 @@ fn name_by_order(average: &mut [NamedTensor], guess: &GuessedShape, what: &str) 
 }
 
 /// A value as JSON: dicts, lists, texts and numbers, and the same inside objects of OmegaConf, which keep them in `_content`
-/// and `_val`. All else, and what lies too deep, is null; so is a text that refers to another setting.
+/// and `_val`. All else, and what lies too deep, is null; so is a text that refers to another setting. `budget` is the number
+/// of values that may still be looked at, each as often as the pickle refers to it.
 fn plain(pickle: &Pickle, node: PickleNode, depth: usize, budget: &mut usize) -> Value {
     if depth == 0 || *budget == 0 {
         return Value::Null;
     }
+    let held = match pickle.value(node) {
+        PickleValue::Object(object) => object.state.unwrap_or(node),
+        _ => node,
+    };
+    let held = pickle.entries(held).len().max(pickle.elements(held).len());
     *budget -= 1;
+    if held > *budget {
+        return Value::Null;
+    }
+    *budget -= held;
     let inner = |state: PickleNode| ["_content", "_val"].iter().find_map(|key| pickle.get(state, key));
     match pickle.value(node) {
         PickleValue::Bool(flag) => Value::Bool(*flag),
