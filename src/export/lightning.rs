@@ -317,6 +317,9 @@ fn hyper_parameters(model: &FinishedModel<'_>, train: &Train) -> Result<TorchIte
             dict(vec![("global_batch_size", int(u64::from(train.batch)))]),
         ),
         ("objective", plain(&stated)),
+        // The network may have room for more tokens than the tokenizer has.
+        ("tokenizer_vocab_size", int(u64::from(model.info.vocabulary))),
+        ("mask_token_id", int(u64::from(model.info.special.mask))),
     ];
     if let Some(noise) = objective.noise() {
         config.push(("noise", noise_of_authors(noise)));

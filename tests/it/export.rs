@@ -272,7 +272,7 @@ fn export_folder_has_the_weights_asked_for() {
     let described: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(
         (
-            &described["form"],
+            &described["format"],
             &described["weights"],
             &described["path"],
             &described["stage"]
@@ -316,7 +316,7 @@ fn export_folder_is_imported_with_equal_tensors_and_logits() {
             json_of(&first.join("model.json")),
             json_of(&again.join("model.json")),
         );
-        assert_eq!(found["origin"]["form"], "Hugging Face folder");
+        assert_eq!(found["origin"]["format"], "Hugging Face folder");
         for info in [&mut expected, &mut found] {
             let fields = info.as_object_mut().unwrap();
             for field in ["origin", "seed", "steps"] {
@@ -532,10 +532,13 @@ fn export_to_lightning_is_imported_with_weights_and_average() {
             json_of(&first.join("model.json")),
             json_of(&again.join("model.json")),
         );
+        let mut origin = found["origin"].clone();
+        let run = origin.as_object_mut().unwrap().remove("run").unwrap();
         assert_eq!(
-            found["origin"],
-            json!({ "form": "PyTorch Lightning checkpoint", "weights": "ema", "has_both": true, "steps": 12 })
+            origin,
+            json!({ "format": "PyTorch Lightning checkpoint", "weights": "ema", "has_both": true, "steps": 12 })
         );
+        assert_eq!((&run["step"], &run["average_updates"]), (&json!(12), &json!(12)));
         assert_eq!(found["objective"], expected["objective"]);
         for name in ["ema.safetensors", "raw.safetensors"] {
             let read = |folder: &Path| bits(&weights::read(&folder.join(name), nano(), backbone).unwrap());
@@ -548,11 +551,48 @@ fn export_to_lightning_is_imported_with_weights_and_average() {
         let (_, out, _) = printed(&mut described);
         let described: Value = serde_json::from_str(&out).unwrap();
         let count = parameters(nano(), backbone).len();
-        assert_eq!(
-            described["training"],
-            json!({ "steps": 12, "epoch": 0, "ema_decay": 0.9, "ema_updates": 12, "moments": count })
-        );
+        for (field, value) in [
+            ("steps", json!(12)),
+            ("epoch", json!(0)),
+            ("ema_decay", json!(0.9)),
+            ("ema_updates", json!(12)),
+            ("moments", json!(count)),
+            ("continues_from", json!(12)),
+        ] {
+            assert_eq!(described["training"][field], value, "{field}");
+        }
         assert_eq!(described["skipped"], json!([]));
+
+        // Continued from the file, the training is the same as in one piece.
+        let of = |more: &Value| {
+            let mut fields = train(&objective);
+            fields["steps"] = json!(15);
+            fields
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            fields
+        };
+        manifest(
+            &project,
+            &json!({
+                "again": checkpoint("../last.ckpt"), "whole": of(&json!({})),
+                "continued": of(&json!({ "init": "again", "continue": true }))
+            }),
+        );
+        project.run(&["--force", "whole"]);
+        let [whole, continued] = ["whole", "continued"].map(|stage| artifact(&project, stage));
+        for (name, arenas) in [
+            ("raw.safetensors", &[""][..]),
+            ("ema.safetensors", &[""]),
+            ("optimizer.safetensors", &["exp_avg", "exp_avg_sq"]),
+        ] {
+            let own = parameters(nano(), backbone);
+            for arena in arenas {
+                let read = |folder: &Path| bits(&read_arena(&folder.join(name), &own, arena).unwrap());
+                assert_eq!(read(&whole), read(&continued), "{name} {arena}");
+            }
+        }
     }
 }
 

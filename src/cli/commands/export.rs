@@ -28,7 +28,7 @@ pub const LONG_ABOUT: &str = "\
 /// Arguments of `mdlm export`.
 #[derive(Debug, clap::Args)]
 #[command(
-    override_usage = "mdlm export [OPTIONS] <MANIFEST> <STAGE> --to <FORM> <PATH>",
+    override_usage = "mdlm export [OPTIONS] <MANIFEST> <STAGE> --to <FORMAT> <PATH>",
     after_help = "Example: mdlm export pipelines/quickstart.json model --to hf quickstart-hf"
 )]
 pub struct Args {
@@ -42,8 +42,8 @@ pub struct Args {
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
     /// What to write: hf or lightning
-    #[arg(long = "to", value_name = "FORM", hide_possible_values = true)]
-    pub form: ExportForm,
+    #[arg(long = "to", value_name = "FORMAT", hide_possible_values = true)]
+    pub format: ExportFormat,
     /// Weights of the folder: ema or raw; default: the average if there is one
     #[arg(long, value_name = "WEIGHTS", hide_possible_values = true)]
     pub weights: Option<ExportedWeights>,
@@ -59,7 +59,7 @@ pub struct Args {
 
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ExportForm {
+pub enum ExportFormat {
     /// A folder of Hugging Face.
     #[value(alias = "huggingface", alias = "transformers")]
     Hf,
@@ -68,7 +68,7 @@ pub enum ExportForm {
     Lightning,
 }
 
-impl ExportForm {
+impl ExportFormat {
     fn name(self) -> &'static str {
         match self {
             Self::Hf => "hf",
@@ -89,7 +89,7 @@ pub enum ExportedWeights {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct ExportDescription<'a> {
-    form: &'static str,
+    format: &'static str,
     path: &'a Path,
     stage: &'a str,
     artifact: Digest,
@@ -115,7 +115,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Err(code) => return Ok(code),
     };
     check_kind(&project, &args.stage)?;
-    if args.form == ExportForm::Lightning && args.weights.is_some() {
+    if args.format == ExportFormat::Lightning && args.weights.is_some() {
         return Err(Error::input("`--weights` has no effect with `--to lightning`")
             .hint("leave it out: the file has the weights of the last step and their average"));
     }
@@ -124,8 +124,8 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let plan = plan(&project, &args.stage, terminal)?;
     let model = FinishedModel::of(&plan, &project.store, &args.stage)?
         .with_description(project.loaded.manifest.description.as_deref());
-    let weights = match args.form {
-        ExportForm::Hf => {
+    let weights = match args.format {
+        ExportFormat::Hf => {
             let asked = args.weights.map(|weights| match weights {
                 ExportedWeights::Ema => Weights::Ema,
                 ExportedWeights::Raw => Weights::Raw,
@@ -134,7 +134,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             hub::write(&model, which, &args.path, args.force)?;
             Some(which)
         }
-        ExportForm::Lightning => {
+        ExportFormat::Lightning => {
             lightning::write(&model, &args.path, args.force)?;
             None
         }
@@ -177,9 +177,9 @@ fn plan(project: &Project, stage: &str, terminal: &Terminal) -> Result<Plan> {
 }
 
 fn report(args: &Args, record: &Record, weights: Option<Weights>, terminal: &Terminal) -> Result<()> {
-    let names: Vec<PathBuf> = match args.form {
-        ExportForm::Hf => hub::FILES.iter().map(|name| args.path.join(name)).collect(),
-        ExportForm::Lightning => vec![args.path.clone()],
+    let names: Vec<PathBuf> = match args.format {
+        ExportFormat::Hf => hub::FILES.iter().map(|name| args.path.join(name)).collect(),
+        ExportFormat::Lightning => vec![args.path.clone()],
     };
     let mut files = Vec::new();
     for path in names {
@@ -191,7 +191,7 @@ fn report(args: &Args, record: &Record, weights: Option<Weights>, terminal: &Ter
     }
     if args.json {
         return terminal.output_json(&ExportDescription {
-            form: args.form.name(),
+            format: args.format.name(),
             path: &args.path,
             stage: &args.stage,
             artifact: record.artifact,

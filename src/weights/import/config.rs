@@ -174,6 +174,9 @@ impl ConfigFacts {
         self.blocks = reader.number("model/n_blocks")?;
         self.conditioning = reader.number("model/cond_dim")?;
         self.wrap = reader.flag("data/wrap")?;
+        // Of mdlm's own files alone: theirs are a tokenizer's.
+        self.mask = reader.number("mask_token_id")?;
+        self.tokens = reader.number("tokenizer_vocab_size")?;
         self.settings = Self::run(reader);
         // Duo's code has these in `algo`.
         self.time_conditioning = match reader.flag("time_conditioning")? {
