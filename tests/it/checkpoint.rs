@@ -706,7 +706,7 @@ fn checkpoint_of_lightning_is_evaluated_and_continued_bit_for_bit() {
         "model": checkpoint("last.ckpt"), "bound": evaluate("model"), "continued": training(6, &continued),
         "again": training(6, &json!({ "init": "half", "continue": true })), "half": training(3, &json!({}))
     }));
-    project.ok(&["run", "x.json", "model"], None);
+    project.ok(&["run", "x.json", "--target", "model"], None);
     let plan: Value = serde_json::from_str(&project.ok(&["plan", "x.json", "--json"], None)).unwrap();
     let stages = plan["stages"].as_array().unwrap();
     let planned = stages.iter().find(|stage| stage["name"] == "continued").unwrap();
