@@ -18,6 +18,7 @@ macro_rules! with_compiled_shapes {
             Quickstart "quickstart"  V  2560 L   32 D  128 H  4 N  3 C  64;
             Tiny       "tiny"        V  1024 L  128 D  128 H  4 N  4 C 128;
             Mini       "mini"        V  8192 L  128 D  256 H  8 N  6 C 128;
+            Text8Mini  "text8-mini"  V    35 L  256 D  256 H  8 N  6 C 128;
             Text8Small "text8-small" V    35 L  256 D  768 H 12 N 12 C 128;
             Lm1bSmall  "lm1b-small"  V 30522 L  128 D  768 H 12 N 12 C 128;
             OwtSmall   "owt-small"   V 50258 L 1024 D  768 H 12 N 12 C 128;

@@ -20,6 +20,7 @@ fn shapes_are_listed() {
     quickstart     2560    32   128   4   3   64       1.4 M   27.4 MiB   856.0 KiB
     tiny           1024   128   128   4   4  128       1.5 M   29.2 MiB     4.5 MiB
     mini           8192   128   256   8   6  128      10.2 M  195.2 MiB    13.4 MiB
+    text8-mini       35   256   256   8   6  128       6.1 M  115.4 MiB    26.9 MiB
     text8-small      35   256   768  12  12  128      92.4 M    1.7 GiB   161.6 MiB
     lm1b-small    30522   128   768  12  12  128     139.3 M    2.6 GiB    80.8 MiB
     owt-small     50258  1024   768  12  12  128     169.6 M    3.2 GiB   646.5 MiB
@@ -262,7 +263,7 @@ fn logits_input_faults_are_shown_with_their_place() {
     error: failed to compute logits: read `input.safetensors`: `xt` is [64], expected [rows, 32]
 
     error: failed to compute logits: read `input.safetensors`: `xt` is [1, 256], expected [rows, 32] for shape `nano`
-    hint: rows of 256 tokens belong to: text8-small
+    hint: rows of 256 tokens belong to: text8-mini, text8-small
 
     error: failed to compute logits: read `input.safetensors`: tensor `xt` holds F32, expected integers
 
@@ -275,7 +276,7 @@ fn logits_input_faults_are_shown_with_their_place() {
     error: failed to compute logits: read `input.safetensors`: tensor `sigma` holds I32, expected floating-point numbers
 
     error: invalid value 'nono' for '--shape <NAME>'
-      [possible values: nano, quickstart, tiny, mini, text8-small, lm1b-small, owt-small, owt-medium]
+      [possible values: nano, quickstart, tiny, mini, text8-mini, text8-small, lm1b-small, owt-small, owt-medium]
 
       tip: a similar value exists: 'nano'
 
