@@ -1,5 +1,5 @@
 //! A checkpoint of PyTorch Lightning as the authors' trainer writes it (kuleshov-group/mdlm, Lightning 2.2.1), after the last
-//! update of a train stage.
+//! update of a training.
 //!
 //! | key | content |
 //! |---|---|
@@ -11,16 +11,18 @@
 //! | `hyper_parameters` | the settings under the authors' names, as plain dicts, and the objective as a manifest has it |
 //!
 //! The position in the data is that of a new pass: the authors' loader has other rows in another order, and none of them can
-//! be said to be done. A model from elsewhere has no moments here, so that AdamW could not resume: it is refused.
+//! be said to be done. A model from elsewhere is written if its file had AdamW's moments, with the settings that the file
+//! stated; others are refused, since AdamW could not resume.
 
 use std::fs;
 use std::path::Path;
 
-use super::{FinishedModel, NetworkTensor, settings};
+use super::{FinishedModel, NetworkTensor};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{MdlmObjective, Noise, Objective, Stage, Times, Train, Weights};
 use crate::shapes::{Backbone, Shape};
 use crate::train::{checkpoint, learning_rate};
+use crate::weights::import::run::RunSettings;
 use crate::weights::rotary_buffer;
 use crate::weights::torch::dtype::TorchDtype;
 use crate::weights::torch::write::{TorchItem, TorchWriter};
@@ -31,15 +33,9 @@ const LIGHTNING: &str = "2.2.1";
 /// Writes a checkpoint beside its place, and renames it. A file that is there is replaced if `is_forced`.
 ///
 /// # Errors
-/// Input errors: the stage has not trained its model, the file is there. The environment's: the disk is full or not writable.
+/// Input errors: the model has no moments, the file is there. The environment's: the disk is full or not writable.
 pub fn write(model: &FinishedModel<'_>, file: &Path, is_forced: bool) -> Result<()> {
-    let Stage::Train(train) = &model.planned.stage else {
-        return Err(
-            Error::input("it is a checkpoint stage, whose model has no moments of AdamW to resume from").hint(
-                "export it with `--to hf`, which needs none, or fine-tune it in a train stage whose `init` names it, and export that",
-            ),
-        );
-    };
+    let run = ExportedRun::of(model)?;
     if file.is_dir() {
         return Err(
             Error::input(format!("`{}` is a folder", file.display())).hint("name a file: `last.ckpt`")
@@ -54,7 +50,7 @@ pub fn write(model: &FinishedModel<'_>, file: &Path, is_forced: bool) -> Result<
     }
     let parameters = model.parameters();
     let tensors = NetworkTensor::all(model.shape, &parameters);
-    let mut writer = TorchWriter::create(file, &contents(model, train, &tensors)?)?;
+    let mut writer = TorchWriter::create(file, &contents(model, &run, &tensors)?)?;
     // In the order in which `contents` has them, a set or two of values at a time.
     let raw = model.read_weights(Weights::Raw)?;
     let buffer = rotary_buffer(model.shape);
@@ -64,17 +60,75 @@ pub fn write(model: &FinishedModel<'_>, file: &Path, is_forced: bool) -> Result<
     drop(raw);
     let [first, second] = checkpoint::moments(&model.folder, &parameters)?;
     for parameter in &parameters {
-        writer.append(&[train.steps as f32])?;
+        writer.append(&[run.train.steps as f32])?;
         writer.append(&first[parameter.range()])?;
         writer.append(&second[parameter.range()])?;
     }
     drop([first, second]);
-    writer.append(&model.read_weights(Weights::Ema)?)?;
+    if run.average_updates.is_some() {
+        writer.append(&model.read_weights(Weights::Ema)?)?;
+    }
     writer.finish()
 }
 
+/// The training that is written.
+struct ExportedRun {
+    /// Its settings; of a model from elsewhere those that its file does not state have their defaults, and are not written.
+    train: Train,
+    /// What a file from elsewhere states.
+    stated: Option<RunSettings>,
+    /// Updates of the average, if there is one.
+    average_updates: Option<u64>,
+}
+
+impl ExportedRun {
+    /// The training of a model.
+    ///
+    /// # Errors
+    /// Input error: the file that the model comes from has no moments of AdamW.
+    fn of(model: &FinishedModel<'_>) -> Result<Self> {
+        if let Stage::Train(train) = &model.planned.stage {
+            return Ok(Self {
+                train: train.clone(),
+                stated: None,
+                average_updates: Some(train.steps),
+            });
+        }
+        let run = model.info.run(&model.folder).map_err(|reason| {
+            Error::input(format!("it has no moments of AdamW to resume from: {reason}")).hint(
+                "export it with `--to hf`, which needs none, or fine-tune it in a train stage whose `init` names it, and export that",
+            )
+        })?;
+        let mut fields = serde_json::to_value(run.settings)
+            .map_err(|error| Error::internal(format!("write settings: {error}")))?;
+        // Whole numbers there.
+        for count in ["batch", "warmup_steps"] {
+            if let Some(number) = fields[count].as_f64() {
+                fields[count] = (number as u64).into();
+            }
+        }
+        fields["from"] = "".into();
+        fields["shape"] = model.shape.name.into();
+        fields["steps"] = run.step.into();
+        Ok(Self {
+            train: serde_json::from_value(fields)
+                .map_err(|error| Error::internal(format!("read settings: {error}")))?,
+            stated: Some(run.settings),
+            average_updates: run.has_average.then(|| run.average_updates.unwrap_or(run.step)),
+        })
+    }
+
+    /// Whether a setting is written: all of a train stage's, and those that a file from elsewhere states.
+    fn states(&self, setting: impl Fn(&RunSettings) -> Option<f64>) -> bool {
+        self.stated
+            .as_ref()
+            .is_none_or(|stated| setting(stated).is_some())
+    }
+}
+
 /// The value of the file, without the elements of its tensors.
-fn contents(model: &FinishedModel<'_>, train: &Train, tensors: &[NetworkTensor]) -> Result<TorchItem> {
+fn contents(model: &FinishedModel<'_>, run: &ExportedRun, tensors: &[NetworkTensor]) -> Result<TorchItem> {
+    let train = &run.train;
     let tensor = |dims: &[usize]| TorchItem::Tensor(TorchDtype::F32, dims.to_vec());
     let state = tensors
         .iter()
@@ -100,14 +154,8 @@ fn contents(model: &FinishedModel<'_>, train: &Train, tensors: &[NetworkTensor])
             TorchItem::List(vec![group(train, rate, dims.len())]),
         ),
     ]);
-    let average = dict(vec![
-        ("decay", TorchItem::Float(train.ema)),
-        ("num_updates", int(steps)),
-        ("shadow_params", TorchItem::List(dims)),
-        ("collected_params", TorchItem::List(vec![])),
-    ]);
-    let settings = hyper_parameters(model, train)?;
-    Ok(dict(vec![
+    let settings = hyper_parameters(model, run)?;
+    let mut entries = vec![
         ("epoch", int(0)),
         ("global_step", int(steps)),
         ("pytorch-lightning_version", text(LIGHTNING)),
@@ -118,9 +166,19 @@ fn contents(model: &FinishedModel<'_>, train: &Train, tensors: &[NetworkTensor])
         ("lr_schedulers", TorchItem::List(vec![schedule(train, rate)])),
         ("hparams_name", text("kwargs")),
         ("hyper_parameters", dict(vec![("config", settings)])),
-        ("ema", average),
         ("sampler", dict(vec![("random_state", TorchItem::None)])),
-    ]))
+    ];
+    // Last, as its values are.
+    if let Some(updates) = run.average_updates {
+        let average = dict(vec![
+            ("decay", TorchItem::Float(train.ema)),
+            ("num_updates", int(updates)),
+            ("shadow_params", TorchItem::List(dims)),
+            ("collected_params", TorchItem::List(vec![])),
+        ]);
+        entries.push(("ema", average));
+    }
+    Ok(dict(entries))
 }
 
 fn dict(entries: Vec<(&str, TorchItem)>) -> TorchItem {
@@ -239,7 +297,8 @@ fn loops(steps: u64) -> TorchItem {
 }
 
 /// The settings under the names of the authors' configuration, and the objective as a manifest has it.
-fn hyper_parameters(model: &FinishedModel<'_>, train: &Train) -> Result<TorchItem> {
+fn hyper_parameters(model: &FinishedModel<'_>, run: &ExportedRun) -> Result<TorchItem> {
+    let train = &run.train;
     let Shape {
         length,
         width,
@@ -253,6 +312,19 @@ fn hyper_parameters(model: &FinishedModel<'_>, train: &Train) -> Result<TorchIte
     let stated = serde_json::to_value(objective)
         .map_err(|error| Error::internal(format!("write the objective: {error}")))?;
     let own = of_authors(objective);
+    let mut network = vec![
+        ("type", text("ddit")),
+        ("hidden_size", int(width as u64)),
+        ("cond_dim", int(conditioning as u64)),
+        ("length", int(length as u64)),
+        ("n_blocks", int(blocks as u64)),
+        ("n_heads", int(heads as u64)),
+        ("scale_by_sigma", flag(true)),
+        ("tie_word_embeddings", flag(false)),
+    ];
+    if run.states(|stated| stated.dropout) {
+        network.push(("dropout", float(train.dropout)));
+    }
     let mut config = vec![
         (
             "parameterization",
@@ -268,20 +340,7 @@ fn hyper_parameters(model: &FinishedModel<'_>, train: &Train) -> Result<TorchIte
         ("T", int(u64::from(objective.steps().unwrap_or(0)))),
         ("subs_masking", flag(false)),
         ("time_conditioning", flag(objective.is_time_conditioned())),
-        (
-            "model",
-            dict(vec![
-                ("type", text("ddit")),
-                ("hidden_size", int(width as u64)),
-                ("cond_dim", int(conditioning as u64)),
-                ("length", int(length as u64)),
-                ("n_blocks", int(blocks as u64)),
-                ("n_heads", int(heads as u64)),
-                ("scale_by_sigma", flag(true)),
-                ("dropout", float(settings::dropout(&model.planned.stage))),
-                ("tie_word_embeddings", flag(false)),
-            ]),
-        ),
+        ("model", dict(network)),
         (
             "training",
             dict(vec![
@@ -305,22 +364,25 @@ fn hyper_parameters(model: &FinishedModel<'_>, train: &Train) -> Result<TorchIte
                 ("eps", float(train.epsilon)),
             ]),
         ),
-        (
-            "trainer",
-            dict(vec![
-                ("gradient_clip_val", float(train.gradient_clip)),
-                ("max_steps", int(train.steps)),
-            ]),
-        ),
-        (
-            "loader",
-            dict(vec![("global_batch_size", int(u64::from(train.batch)))]),
-        ),
         ("objective", plain(&stated)),
         // The network may have room for more tokens than the tokenizer has.
         ("tokenizer_vocab_size", int(u64::from(model.info.vocabulary))),
         ("mask_token_id", int(u64::from(model.info.special.mask))),
+        ("mdlm_tokenizer_digest", text(&model.info.tokenizer_digest)),
     ];
+    if run.states(|stated| stated.gradient_clip) {
+        let clip = ("gradient_clip_val", float(train.gradient_clip));
+        let steps = ("max_steps", int(train.steps));
+        config.push(("trainer", dict(vec![clip, steps])));
+    }
+    if run.states(|stated| stated.batch) {
+        let batch = ("global_batch_size", int(u64::from(train.batch)));
+        config.push(("loader", dict(vec![batch])));
+    }
+    if run.states(|stated| stated.warmup_steps) {
+        let warmup = ("num_warmup_steps", int(train.warmup_steps));
+        config.push(("lr_scheduler", dict(vec![warmup])));
+    }
     if let Some(noise) = objective.noise() {
         config.push(("noise", noise_of_authors(noise)));
     }

@@ -54,6 +54,7 @@ pub(super) fn config(model: &FinishedModel<'_>) -> Result<Value> {
         "backbone": backbone_name(info.objective.backbone()),
         "objective": objective,
         "tokenizer_vocab_size": info.vocabulary,
+        "mdlm_tokenizer_digest": info.tokenizer_digest,
         "wrap": info.wrap,
         "mask_token_id": info.special.mask,
         "bos_token_id": info.special.bos,

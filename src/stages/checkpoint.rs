@@ -421,6 +421,17 @@ fn agree(
             u64::from(tokens.special.mask),
         ));
     }
+    if let Some(theirs) = &facts.tokenizer
+        && *theirs != tokens.tokenizer_digest
+    {
+        return Err(Error::input(format!(
+            "{place}: the model was trained with the tokenizer {} by `{file}`, but that of `{}` is {}",
+            short(theirs),
+            config.tokenizer,
+            short(&tokens.tokenizer_digest)
+        ))
+        .hint("name the tokenize stage of the tokenizer that the model was trained with"));
+    }
     // Without a mask of its own, a model of the hub or of the authors' training has the mask among the tokens of its vocabulary.
     let size = stated.or(vocabulary.or(of_network).filter(|_| mask.is_none()));
     match size {
@@ -438,6 +449,11 @@ fn agree(
             Ok(())
         }
     }
+}
+
+/// The beginning of a digest in hex.
+fn short(digest: &str) -> String {
+    digest.chars().take(8).collect()
 }
 
 fn warn_of(tensors: &[(&str, usize)], context: &Context<'_>) {

@@ -195,7 +195,7 @@ fn export_folder_has_these_files_and_fields() {
             "kind": "mdlm", "noise": { "kind": "log_linear", "epsilon": 1e-3 }, "sampling_epsilon": 1e-3,
             "antithetic": true, "time_conditioning": true
         },
-        "tokenizer_vocab_size": 500, "wrap": true,
+        "tokenizer_vocab_size": 500, "wrap": true, "mdlm_tokenizer_digest": info["tokenizer_digest"],
         "mask_token_id": special["mask"], "bos_token_id": special["bos"], "eos_token_id": special["eos"],
         "pad_token_id": special["pad"]
     });
@@ -345,6 +345,18 @@ fn export_folder_is_imported_with_equal_tensors_and_logits() {
         assert_eq!(bits(&ours), bits(&exported));
         let largest = ours.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));
         assert!(largest > 0.1, "{largest}");
+
+        // Another tokenizer with as many tokens.
+        let path = project.path().join("hf/config.json");
+        let mut config = json_of(&path);
+        let digest = expected["tokenizer_digest"].clone();
+        assert_eq!(config["mdlm_tokenizer_digest"], digest);
+        config["mdlm_tokenizer_digest"] = json!("0123456789");
+        fs::write(&path, config.to_string()).unwrap();
+        let (code, _, talk) = printed(&mut project.mdlm("run", &[]));
+        assert_eq!(code, Some(2), "{talk}");
+        let part = "was trained with the tokenizer 01234567 by `config.json`, but that of `tokens` is";
+        assert!(words(&talk).contains(part), "{talk}");
     }
 }
 
@@ -512,6 +524,14 @@ fn export_that_fails_leaves_nothing_half() {
     assert_eq!(names(&project.path().join("hf")).len(), 7);
 }
 
+/// Files and arenas of the state of a training.
+const STATE: [(&str, &str); 4] = [
+    ("raw.safetensors", ""),
+    ("ema.safetensors", ""),
+    ("optimizer.safetensors", "exp_avg"),
+    ("optimizer.safetensors", "exp_avg_sq"),
+];
+
 #[test]
 fn export_to_lightning_is_imported_with_weights_and_average() {
     for (objective, backbone) in [
@@ -563,6 +583,21 @@ fn export_to_lightning_is_imported_with_weights_and_average() {
         }
         assert_eq!(described["skipped"], json!([]));
 
+        // Written again, the file has the same tensors and counters.
+        ok(&project, "export", &["again", "--to", "lightning", "second.ckpt"]);
+        manifest(
+            &project,
+            &json!({ "again": checkpoint("../last.ckpt"), "third": checkpoint("../second.ckpt") }),
+        );
+        project.run(&[]);
+        let third = artifact(&project, "third");
+        let own = parameters(nano(), backbone);
+        for (name, arena) in STATE {
+            let read = |folder: &Path| bits(&read_arena(&folder.join(name), &own, arena).unwrap());
+            assert_eq!(read(&again), read(&third), "{name} {arena}");
+        }
+        assert_eq!(json_of(&third.join("model.json"))["origin"]["run"], run);
+
         // Continued from the file, the training is the same as in one piece.
         let of = |more: &Value| {
             let mut fields = train(&objective);
@@ -582,16 +617,9 @@ fn export_to_lightning_is_imported_with_weights_and_average() {
         );
         project.run(&["--force", "whole"]);
         let [whole, continued] = ["whole", "continued"].map(|stage| artifact(&project, stage));
-        for (name, arenas) in [
-            ("raw.safetensors", &[""][..]),
-            ("ema.safetensors", &[""]),
-            ("optimizer.safetensors", &["exp_avg", "exp_avg_sq"]),
-        ] {
-            let own = parameters(nano(), backbone);
-            for arena in arenas {
-                let read = |folder: &Path| bits(&read_arena(&folder.join(name), &own, arena).unwrap());
-                assert_eq!(read(&whole), read(&continued), "{name} {arena}");
-            }
+        for (name, arena) in STATE {
+            let read = |folder: &Path| bits(&read_arena(&folder.join(name), &own, arena).unwrap());
+            assert_eq!(read(&whole), read(&continued), "{name} {arena}");
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What the file beside the weights says of a model: `config.json` of Hugging Face, the settings that SEDD and the authors'
 //! training code save, or `model.json` of a train stage.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::run::RunSettings;
 use crate::error::{Error, Result};
 use crate::manifest::{
     ArObjective, D3pmObjective, MdlmObjective, Noise, NoiseEpsilon, NoiseRange, Objective, SeddObjective,
+    Times,
 };
 use crate::shapes::{Backbone, SHAPES};
 
@@ -38,6 +39,8 @@ pub struct ConfigFacts {
     pub mask: Option<u64>,
     /// Tokens of the tokenizer where they are fewer than V.
     pub tokens: Option<u64>,
+    /// The digest of its tokenizer, in files of mdlm's.
+    pub tokenizer: Option<String>,
     /// Name of the compiled shape, in a file of this program's.
     pub shape: Option<String>,
     /// Updates of its training.
@@ -91,6 +94,7 @@ impl ConfigFacts {
             self.heads = Some(shape.heads as u64);
         }
         self.tokens = reader.number("vocabulary")?;
+        self.tokenizer = reader.text("tokenizer_digest")?;
         self.length = reader.number("length")?;
         self.mask = reader.number("special/mask")?;
         self.steps = reader.number("steps")?;
@@ -110,6 +114,7 @@ impl ConfigFacts {
         self.time_conditioning = reader.flag("time_conditioning")?;
         self.mask = reader.number("mask_token_id")?;
         self.tokens = reader.number("tokenizer_vocab_size")?;
+        self.tokenizer = reader.text("mdlm_tokenizer_digest")?;
         self.wrap = reader.flag("wrap")?;
         self.settings.dropout = reader.float("dropout").ok().flatten();
         self.spelled_out(reader)?;
@@ -177,6 +182,7 @@ impl ConfigFacts {
         // Of mdlm's own files alone: theirs are a tokenizer's.
         self.mask = reader.number("mask_token_id")?;
         self.tokens = reader.number("tokenizer_vocab_size")?;
+        self.tokenizer = reader.text("mdlm_tokenizer_digest")?;
         self.settings = Self::run(reader);
         // Duo's code has these in `algo`.
         self.time_conditioning = match reader.flag("time_conditioning")? {
@@ -263,7 +269,7 @@ impl ConfigFacts {
                     noise,
                     steps: count,
                     time_conditioning: conditioned.unwrap_or(false),
-                    ..MdlmObjective::default()
+                    ..self.sampled_times(reader)?
                 }));
                 self.state("kind", "mdlm");
                 if steps.is_some() {
@@ -305,6 +311,31 @@ impl ConfigFacts {
             self.state("time_conditioning", flag);
         }
         Ok(())
+    }
+
+    /// How the authors' training draws times. What is not at its default is stated.
+    fn sampled_times(&mut self, reader: &FieldReader<'_>) -> Result<MdlmObjective> {
+        let mut found = MdlmObjective::default();
+        if reader.flag("training/change_of_variables")? == Some(true) {
+            found.times = Times::ChangeOfVariables;
+            self.state("times", json!({ "kind": "change_of_variables" }));
+        } else if reader.flag("training/importance_sampling")? == Some(true) {
+            found.times = Times::Importance;
+            self.state("times", json!({ "kind": "importance" }));
+        }
+        if let Some(is_on) = reader.flag("training/antithetic_sampling")?
+            && is_on != found.antithetic
+        {
+            found.antithetic = is_on;
+            self.state("antithetic", is_on);
+        }
+        if let Some(epsilon) = reader.float("training/sampling_eps")?
+            && epsilon != found.sampling_epsilon
+        {
+            found.sampling_epsilon = epsilon;
+            self.state("sampling_epsilon", epsilon);
+        }
+        Ok(found)
     }
 
     /// The settings of a training, by the authors' names. They do not concern the network: one of another type is left out.
@@ -503,7 +534,6 @@ fn kind_of(json: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
 
     use super::*;
 

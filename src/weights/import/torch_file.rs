@@ -269,10 +269,17 @@ impl Contents {
             ..RunSettings::default()
         };
         let is_coupled = flag("decoupled_weight_decay") == Some(false) && number("weight_decay") != Some(0.0);
+        let has = |key: &str| pickle.get(group, key).is_some();
         for (is_other, what) in [
+            // NAdam and RAdam keep the same moments, and use them in another way.
+            (has("momentum_decay"), "it is NAdam"),
+            (has("decoupled_weight_decay") && !has("amsgrad"), "it is RAdam"),
             (flag("amsgrad") == Some(true), "`amsgrad` is on"),
             (flag("maximize") == Some(true), "`maximize` is on"),
-            (is_coupled, "`decoupled_weight_decay` is off"),
+            (
+                is_coupled,
+                "it is Adam, whose weight decay is a part of the gradient",
+            ),
         ] {
             if is_other {
                 self.moments_fault = Some(format!("its optimizer is not AdamW as mdlm has it: {what}"));
