@@ -164,7 +164,6 @@ pub fn is_nought(number: &f64) -> bool {
 
 /// Whether a flag is not set: such a field is left out of JSON.
 #[must_use]
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 pub fn is_false(flag: &bool) -> bool {
     !*flag
 }

@@ -491,7 +491,7 @@ fn content_of(input: &SourceInput) -> (String, String) {
 fn training(model: &FinishedModel<'_>) -> Result<String> {
     let Stage::Train(train) = &model.planned.stage else {
         return Ok(
-            "The file that the weights come from does not state the settings of its training.".to_owned(),
+            "mdlm did not train it: the settings are those of the program that wrote the file.".to_owned(),
         );
     };
     let made = &model.record.provenance;
@@ -508,7 +508,7 @@ fn training(model: &FinishedModel<'_>) -> Result<String> {
     }
     let _ = write!(
         text,
-        ". It took {} on `{}` with {}.\n\n| setting | value |\n|---|---|\n",
+        ". It took {}, on `{}` with {}.\n\n| setting | value |\n|---|---|\n",
         numbers::took(made.seconds, made.resumed_from()),
         made.device,
         counted(made.threads, "thread")

@@ -255,6 +255,7 @@ fn objective(
     checkpoint: &ForeignCheckpoint,
     context: &Context<'_>,
 ) -> Result<Objective> {
+    const FROM_FILE: &str = "leave `objective` out: it is taken from the file";
     let facts = checkpoint.facts();
     let stated = facts.and_then(|facts| facts.objective);
     let foreign = facts.and_then(|facts| facts.foreign.as_deref());
@@ -282,7 +283,6 @@ fn objective(
         );
         Err(Error::input(message).hint(hint.to_owned()))
     };
-    const FROM_FILE: &str = "leave `objective` out: it is taken from the file";
     // BD3-LM's code saves models of all objectives of one network under its name.
     let is_of_any = facts.model_type.as_deref() == Some("bd3lm")
         && stated.is_some_and(|stated| stated.backbone() == own.backbone());
@@ -325,7 +325,7 @@ fn moments(
         for (name, count) in not_finite(parameters, into).into_iter().take(NAMED) {
             let values = counted(count, "value");
             context.warn(format!(
-                "`{}` of `{name}` has {values} that are NaN or infinite",
+                "`{}` of `{name}` is NaN or infinite in {values}",
                 MOMENTS[which]
             ));
         }
@@ -459,7 +459,7 @@ fn short(digest: &str) -> String {
 fn warn_of(tensors: &[(&str, usize)], context: &Context<'_>) {
     for (name, count) in tensors.iter().take(NAMED) {
         let values = counted(*count, "value");
-        context.warn(format!("tensor `{name}` has {values} that are NaN or infinite"));
+        context.warn(format!("tensor `{name}` is NaN or infinite in {values}"));
     }
     if tensors.len() > NAMED {
         let more = counted(tensors.len() - NAMED, "more tensor");

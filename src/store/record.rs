@@ -232,7 +232,7 @@ pub mod testing {
     use indexmap::IndexMap;
     use serde_json::{Map, json};
 
-    use super::*;
+    use super::{Digest, Key, Machine, Provenance, Record};
 
     /// A record like any other, for the tests of the store.
     #[must_use]

@@ -93,9 +93,8 @@ impl Trainer<'_> {
             self.checkpoints.restore(learner, &mut |text| hooks.warn(text))?
         {
             let of = match from {
-                RestoredFrom::Own => "",
                 RestoredFrom::Earlier => " of an earlier run",
-                RestoredFrom::Continued => "",
+                RestoredFrom::Own | RestoredFrom::Continued => "",
             };
             let otherwise = state.log.otherwise;
             let lacks = otherwise.and_then(|otherwise| otherwise.lacks(self.checkpoints.watch()));

@@ -92,15 +92,15 @@ pub fn faults(parameters: &[Parameter], tensors: &[NamedTensor]) -> Vec<String> 
         };
         if let Some(other) = own.next() {
             let is_without = |tensor: &NamedTensor| tensor.stored == tensor.name;
-            faults.push(if is_without(tensor) != is_without(other) {
-                format!(
-                    "`{}` is present both with the prefix and without it",
-                    parameter.name
-                )
-            } else {
+            faults.push(if is_without(tensor) == is_without(other) {
                 format!(
                     "`{}` is present twice: `{}` and `{}`",
                     parameter.name, tensor.stored, other.stored
+                )
+            } else {
+                format!(
+                    "`{}` is present both with the prefix and without it",
+                    parameter.name
                 )
             });
         }

@@ -223,7 +223,7 @@ fn text(
             text += &entry(
                 "model",
                 "not a network that mdlm has: see the names of the tensors",
-            )
+            );
         }
     }
     let objective = match (
@@ -256,7 +256,7 @@ fn text(
         text += &entry(&format!("weights {}", name_of(set.weights)), &line);
         for (tensor, values) in &set.not_finite {
             let values = counted(*values, "value");
-            text += &entry("NaN, infinite", &format!("`{tensor}`: {values}"));
+            text += &entry("non-finite", &format!("`{tensor}`: {values}"));
         }
     }
     let training = &described.training;
@@ -280,9 +280,9 @@ fn text(
             text += &entry(
                 "continued",
                 &format!("from step {step} on by `\"continue\": true`"),
-            )
+            );
         }
-        (None, Some(reason)) => text += &entry("not continued", reason),
+        (None, Some(reason)) => text += &entry("continued", &format!("no: {reason}")),
         (None, None) => {}
     }
     for skipped in &described.skipped {

@@ -21,8 +21,8 @@ pub const LONG_ABOUT: &str = "\
     Write a trained model as a folder of Hugging Face, or as a checkpoint of PyTorch Lightning.\n\n\
     STAGE is a train or checkpoint stage that has run. With `--to hf`, PATH is a folder for `transformers`: weights, \
     tokenizer, the network and a sampler in PyTorch, and a model card with results, data and provenance. With \
-    `--to lightning`, PATH is a file from which the MDLM authors' code resumes the training of a train stage: weights, \
-    average, AdamW's moments and counters. A checkpoint stage has no moments and is refused.\n\n\
+    `--to lightning`, PATH is a file from which the MDLM authors' code resumes the training: weights, average, \
+    AdamW's moments and counters. A checkpoint stage is written if its file had moments.\n\n\
     A checkpoint stage reads both back. PATH is written beside its place and renamed.";
 
 /// Arguments of `mdlm export`.

@@ -272,6 +272,7 @@ impl StageKind {
 
     /// A stage with nothing but what it must have, and the settings in its key.
     #[cfg(any(test, feature = "testing"))]
+    #[must_use]
     pub fn smallest(self) -> (&'static str, &'static str) {
         with_kind!(self, Settings => Settings::SMALLEST)
     }

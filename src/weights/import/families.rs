@@ -66,9 +66,7 @@ const FAMILIES: [ModelFamily; 9] = [
 /// The family of a file's tensors, if they are of a known one.
 pub(super) fn of(tensors: &[NamedTensor]) -> Option<&'static ModelFamily> {
     let has = |part: &&str| tensors.iter().any(|tensor| tensor.stored.contains(*part));
-    FAMILIES
-        .iter()
-        .find(|family| family.parts.iter().all(|part| has(part)))
+    FAMILIES.iter().find(|family| family.parts.iter().all(&has))
 }
 
 impl ModelFamily {

@@ -426,7 +426,7 @@ impl Contents {
                 None => {
                     fault = Some(
                         "its average has no names, and its weights are not a network of mdlm's".to_owned(),
-                    )
+                    );
                 }
             }
         }
