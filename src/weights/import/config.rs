@@ -444,6 +444,20 @@ impl ConfigFacts {
                 )));
             }
         }
+        let both =
+            (self.stated.iter()).filter_map(|(field, own)| Some((field, own, other.stated.get(field)?)));
+        for (field, own, theirs) in both {
+            if own != theirs {
+                return Err(Error::input(format!(
+                    "`{field}` of the objective is {own} in `{}`, but {theirs} in `{}`",
+                    self.file, other.file
+                ))
+                .hint(format!(
+                    "`{}` belongs to another model: bring the one that belongs to the weights",
+                    self.file
+                )));
+            }
+        }
         Ok(())
     }
 
@@ -646,6 +660,21 @@ mod tests {
         assert_eq!(of("ar", 0).unwrap().kind(), "ar");
         assert_eq!(of("sedd", 0).unwrap().kind(), "sedd");
         assert_eq!(of("another", 0), None);
+    }
+
+    #[test]
+    fn checkpoint_config_that_contradicts_the_settings_beside_it_is_refused() {
+        let of = |noise: &str| {
+            let objective = json!({ "kind": "mdlm", "noise": { "kind": noise } });
+            ConfigFacts::read(
+                "config.json",
+                &json!({ "model_type": "mdlm", "objective": objective }),
+            )
+            .unwrap()
+        };
+        of("cosine").agree(&of("cosine")).unwrap();
+        let error = of("cosine").agree(&of("log_linear")).unwrap_err().to_string();
+        assert!(error.contains("`noise` of the objective is "), "{error}");
     }
 
     #[test]
