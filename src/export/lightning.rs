@@ -15,6 +15,7 @@
 //! stated; others are refused, since AdamW could not resume.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 
 use super::{FinishedModel, NetworkTensor};
@@ -45,6 +46,12 @@ pub fn write(model: &FinishedModel<'_>, file: &Path, is_forced: bool) -> Result<
         return Err(Error::input(format!("`{}` is there already", file.display()))
             .hint("name another file, or replace it with `--force`"));
     }
+    if file.exists() && !is_archive(file)? {
+        return Err(
+            Error::input(format!("`{}` is there, and is not a checkpoint", file.display()))
+                .hint("name another file: `--force` replaces checkpoints alone"),
+        );
+    }
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).context(|| format!("write `{}`", file.display()))?;
     }
@@ -69,6 +76,15 @@ pub fn write(model: &FinishedModel<'_>, file: &Path, is_forced: bool) -> Result<
         writer.append(&model.read_weights(Weights::Ema)?)?;
     }
     writer.finish()
+}
+
+/// Whether a file begins as an archive of `torch.save` does.
+fn is_archive(file: &Path) -> Result<bool> {
+    let context = || format!("read `{}`", file.display());
+    let mut head = Vec::new();
+    let file = fs::File::open(file).context(context)?;
+    file.take(4).read_to_end(&mut head).context(context)?;
+    Ok(head == b"PK\x03\x04")
 }
 
 /// The training that is written.

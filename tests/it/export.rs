@@ -546,6 +546,18 @@ fn export_to_lightning_is_imported_with_weights_and_average() {
         let project = project(&stages);
         project.run(&["--target", "model"]);
         ok(&project, "export", &["model", "--to", "lightning", "last.ckpt"]);
+        ok(
+            &project,
+            "export",
+            &["model", "--to", "lightning", "last.ckpt", "--force"],
+        );
+        fs::write(project.path().join("notes.txt"), "precious").unwrap();
+        let said = refused(&project, &["model", "--to", "lightning", "notes.txt", "--force"]);
+        assert!(
+            said.contains("`notes.txt` is there, and is not a checkpoint"),
+            "{said}"
+        );
+        assert_eq!(fs::read(project.path().join("notes.txt")).unwrap(), b"precious");
         project.run(&["--target", "again"]);
         let (first, again) = (artifact(&project, "model"), artifact(&project, "again"));
         let (expected, found) = (
