@@ -124,7 +124,7 @@ fn citation(objective: &Objective) -> String {
 
 fn weights_name(which: Weights) -> &'static str {
     match which {
-        Weights::Ema => "their exponential moving average",
+        Weights::Ema => "an exponential moving average",
         Weights::Raw => "those of the last step",
     }
 }
@@ -139,7 +139,7 @@ fn made(model: &FinishedModel<'_>, which: Weights) -> String {
             });
             format!(
                 "The weights come from `{}` ({}){steps}, and are {which}. mdlm {version} exported them.",
-                checkpoint.file, origin.form
+                checkpoint.file, origin.format
             )
         }
         _ => format!(

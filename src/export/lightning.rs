@@ -10,8 +10,8 @@
 //! | `loops` | counters: all updates are done, and a pass through the data begins |
 //! | `hyper_parameters` | the settings under the authors' names, as plain dicts, and the objective as a manifest has it |
 //!
-//! The position in the data is that of a new pass: the authors' loader has other rows in another order, and none of them can
-//! be said to be done. A model from elsewhere is written if its file had AdamW's moments, with the settings that the file
+//! The position in the data is that of a new pass: the authors' loader has other rows in another order, so that it is unknown
+//! which of them are done. A model from elsewhere is written if its file had AdamW's moments, with the settings that the file
 //! stated; others are refused, since AdamW could not resume.
 
 use std::fs;
@@ -126,6 +126,12 @@ impl ExportedRun {
         fields["from"] = "".into();
         fields["shape"] = model.shape.name.into();
         fields["steps"] = run.step.into();
+        if run.has_average && run.settings.ema.is_none() {
+            return Err(
+                Error::input("the file that it comes from does not state the decay of its average")
+                    .hint("export it with `--to hf`, which needs none"),
+            );
+        }
         Ok(Self {
             train: serde_json::from_value(fields)
                 .map_err(|error| Error::internal(format!("read settings: {error}")))?,
@@ -341,6 +347,18 @@ fn hyper_parameters(model: &FinishedModel<'_>, run: &ExportedRun) -> Result<Torc
     if run.states(|stated| stated.dropout) {
         network.push(("dropout", float(train.dropout)));
     }
+    let mut training = vec![
+        ("antithetic_sampling", flag(own.antithetic)),
+        ("importance_sampling", flag(own.times == Some(Times::Importance))),
+        ("sampling_eps", float(own.sampling_epsilon)),
+        (
+            "change_of_variables",
+            flag(own.times == Some(Times::ChangeOfVariables)),
+        ),
+    ];
+    if run.states(|stated| stated.ema) {
+        training.push(("ema", float(train.ema)));
+    }
     let mut config = vec![
         (
             "parameterization",
@@ -357,19 +375,7 @@ fn hyper_parameters(model: &FinishedModel<'_>, run: &ExportedRun) -> Result<Torc
         ("subs_masking", flag(false)),
         ("time_conditioning", flag(objective.is_time_conditioned())),
         ("model", dict(network)),
-        (
-            "training",
-            dict(vec![
-                ("ema", float(train.ema)),
-                ("antithetic_sampling", flag(own.antithetic)),
-                ("importance_sampling", flag(own.times == Some(Times::Importance))),
-                ("sampling_eps", float(own.sampling_epsilon)),
-                (
-                    "change_of_variables",
-                    flag(own.times == Some(Times::ChangeOfVariables)),
-                ),
-            ]),
-        ),
+        ("training", dict(training)),
         (
             "optim",
             dict(vec![

@@ -105,7 +105,7 @@ impl Run for Checkpoint {
             seed: 0,
             precision: Precision::F32,
             origin: Some(ModelOrigin {
-                form: checkpoint.format().to_string(),
+                format: checkpoint.format().to_string(),
                 weights: chosen,
                 has_both,
                 steps,

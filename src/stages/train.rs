@@ -243,7 +243,8 @@ fn check_run(artifact: &Path, config: &Train, context: &Context<'_>) -> Result<(
         ("beta2", stated.beta2, config.beta2),
         ("epsilon", stated.epsilon, config.epsilon),
         ("weight_decay", stated.weight_decay, config.weight_decay),
-        ("ema", stated.ema, config.ema),
+        // Without an average there is no decay to keep.
+        ("ema", stated.ema.filter(|_| run.has_average), config.ema),
     ] {
         if let Some(theirs) = theirs.filter(|theirs| *theirs != ours) {
             return Err(Error::input(format!(

@@ -54,8 +54,8 @@ pub struct ModelInfo {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelOrigin {
     /// The format of its file: `safetensors file`.
-    #[serde(rename = "format", alias = "form")]
-    pub form: String,
+    #[serde(alias = "form")]
+    pub format: String,
     /// Which weights `ema.safetensors` holds.
     pub weights: Weights,
     /// Whether `raw.safetensors` holds other ones; else both files are the same.
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(trained.weights(Weights::Raw), Weights::Raw);
         let of = |weights, has_both| ModelInfo {
             origin: Some(ModelOrigin {
-                form: "safetensors file".to_owned(),
+                format: "safetensors file".to_owned(),
                 weights,
                 has_both,
                 steps: None,

@@ -123,7 +123,7 @@ pub struct Restored {
 /// Where a state was that a run resumes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestoredFrom {
-    /// In a checkpoint of its own.
+    /// In one of the checkpoints that this run wrote.
     Own,
     /// In a checkpoint that another run had made.
     Earlier,
