@@ -202,17 +202,12 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
         }
         (Task::Sample, Subject::Network(network)) => {
             let task = sample::Sampling {
-                given: [None; 2],
-                count: options.batch,
-                steps: options.steps,
-                temperature: 1.0,
-                support: objective.support(),
-                seed: SEED,
                 micro_batch: micro_batch as usize,
+                ..sample::Sampling::new(options.batch, options.steps, objective.support(), SEED)
             };
             let run = || {
                 let of = &options.objective;
-                let mut sampler = sample::build(of.samplers()[0], of, &*objective, info.special, true)?;
+                let mut sampler = sample::build(of.samplers()[0], of, &*objective, info.special, true, &[])?;
                 task.run(&mut *sampler, &**network, cancel, &mut |_| ()).map(drop)
             };
             let rounds = timed(options, run)?;

@@ -34,7 +34,7 @@ use mdlm::kernels::{Dropout, Pattern, VocabSupport, categorical};
 use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use mdlm::model::footprint::Workload;
 use mdlm::model::{
-    self, Action, Batch, Device, Learner, Network, Request, StepOutcome, build_learner_on_cuda,
+    self, Action, Batch, Device, Learner, LogitEdits, Network, Request, StepOutcome, build_learner_on_cuda,
     build_on_cuda, cuda_memory,
 };
 use mdlm::precision::Precision;
@@ -624,6 +624,7 @@ fn chain_is_that_of_the_cpu(shape: &Shape, case: &Case) {
             pattern: case.pattern,
             temperature: 0.7,
             support: case.support,
+            edits: LogitEdits::NONE,
         })
         .expect("draws");
     let found = chain.tokens().expect("tokens");

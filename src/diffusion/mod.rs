@@ -41,7 +41,7 @@ pub use forward::{
 };
 pub use objective::{Draw, Given, Mdlm, Method, Objective, Passes, shift};
 pub use parameterization::Subs;
-pub use posterior::Posterior;
+pub use posterior::{Posterior, Scores};
 pub use quantity::Quantity;
 #[cfg(any(test, feature = "testing"))]
 pub use schedule::EVERY_SCHEDULE;

@@ -18,6 +18,26 @@ pub struct Posterior {
     pub conditioning: Conditioning,
     /// Whether the network gives the mask no probability, as SUBS does and D3PM does not.
     pub zero_masking: bool,
+    /// What scores the network's logits are.
+    pub scores: Scores,
+}
+
+/// The scores s_y(x_t) = p_t(x with y in the place of the mask) / p_t(x) of a masked position, from its logits z.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scores {
+    /// r p_y of p = softmax(z), r = 1 / (e^σ − 1): those of a network that predicts x_0 (arXiv 2406.07524, appendix on SEDD).
+    /// Their sum is r.
+    OfProbabilities,
+    /// exp(z_y) r / `tokens`, as SEDD's network gives them (arXiv 2310.16834): their sum can be anything.
+    OfLogits {
+        /// V − 1, the tokens that are not the mask.
+        tokens: f64,
+    },
+}
+
+/// log (e^x − 1) for x > 0, also where e^x overflows.
+fn log_exp_m1(x: f64) -> f64 {
+    x + (-(-x).exp_m1()).ln()
 }
 
 impl Posterior {
@@ -90,6 +110,59 @@ impl Posterior {
         }
     }
 
+    /// The probability that a token masked at boundary `i` is unmasked in the step to the next one, by the scores of its
+    /// position (Tweedie τ-leaping, arXiv 2310.16834, section 4.2): (e^Δσ − 1) Σ_y s_y, Δσ = σ(t) − σ(s). `log_sum_exp` is that of
+    /// its logits. The last step unmasks what is left, as the published code's denoiser does.
+    ///
+    /// Of scores that are r times probabilities it is [`Posterior::unmask_probability`] on the published grid:
+    /// (e^Δσ − 1) / (e^σ(t) − 1) = (α(s) − α(t)) / (1 − α(t)).
+    #[must_use]
+    pub fn unmask_probability_analytic(&self, i: u32, steps: u32, log_sum_exp: f64) -> f64 {
+        if i + 1 >= steps {
+            return 1.0;
+        }
+        let sigma = |i| self.forward.schedule.sigma(time(i, steps));
+        let log_growth = log_exp_m1(sigma(i) - sigma(i + 1));
+        (log_growth + self.log_total_score(sigma(i), log_sum_exp))
+            .exp()
+            .min(1.0)
+    }
+
+    /// The same by an Euler step of the reverse process: Δt σ′(t) Σ_y s_y, at most 1 (arXiv 2310.16834, section 4.2).
+    #[must_use]
+    pub fn unmask_probability_euler(&self, i: u32, steps: u32, log_sum_exp: f64) -> f64 {
+        if i + 1 >= steps {
+            return 1.0;
+        }
+        let (t, schedule) = (time(i, steps), self.forward.schedule);
+        let log_rate = (schedule.sigma_rate(t) / f64::from(steps)).ln();
+        (log_rate + self.log_total_score(schedule.sigma(t), log_sum_exp))
+            .exp()
+            .min(1.0)
+    }
+
+    /// log Σ_y s_y of a position with that log-sum-exp, at noise σ.
+    fn log_total_score(&self, sigma: f64, log_sum_exp: f64) -> f64 {
+        let own = match self.scores {
+            Scores::OfProbabilities => 0.0,
+            Scores::OfLogits { tokens } => log_sum_exp - tokens.ln(),
+        };
+        own - log_exp_m1(sigma)
+    }
+
+    /// What is fed to the network at the noise level where the share `alpha` of the tokens is unmasked, or 0 for a network
+    /// without time conditioning.
+    #[must_use]
+    pub fn sigma_of_alpha(&self, alpha: f64) -> f64 {
+        let last = self.forward.schedule.sigma(1.0);
+        let sigma = if alpha > 0.0 {
+            (-alpha.ln()).min(last)
+        } else {
+            last
+        };
+        self.conditioning.input(sigma, 1.0 - alpha).unwrap_or(0.0)
+    }
+
     /// What is fed to the network at boundary `i`: σ of its time, or 0 for a network without time conditioning.
     #[must_use]
     pub fn sigma(&self, i: u32, steps: u32) -> f64 {
@@ -120,7 +193,84 @@ mod tests {
             },
             conditioning: Conditioning::None,
             zero_masking: true,
+            scores: Scores::OfProbabilities,
         }
+    }
+
+    #[test]
+    fn analytic_step_by_probabilities_is_the_reverse_step_on_the_published_grid() {
+        for schedule in EVERY_SCHEDULE {
+            let posterior = posterior(schedule);
+            for steps in [1, 2, 7, 1000] {
+                for i in 0..steps {
+                    let reverse = posterior.unmask_probability(i, steps, Grid::Published);
+                    // Whatever the logits sum to.
+                    for log_sum_exp in [0.0, 3.0] {
+                        let analytic = posterior.unmask_probability_analytic(i, steps, log_sum_exp);
+                        // σ(t) − σ(s) cancels where both are near 1e-3.
+                        assert!((analytic - reverse).abs() < 1e-9, "{analytic} is not {reverse}");
+                    }
+                }
+            }
+        }
+        // Where e^σ overflows: σ goes to 1e6.
+        let steep = posterior(Noise::Linear(crate::manifest::NoiseRange {
+            sigma_min: 1e-3,
+            sigma_max: 1e6,
+        }));
+        assert!(steep.unmask_probability_analytic(0, 10, 0.0) < 1e-300);
+        assert!(steep.unmask_probability_euler(0, 10, 0.0) < 1e-300);
+    }
+
+    /// The definitions, with the scores written out: two tokens and the mask.
+    #[test]
+    fn scores_of_logits_unmask_by_their_sum() {
+        let posterior = Posterior {
+            conditioning: Conditioning::Sigma,
+            scores: Scores::OfLogits { tokens: 2.0 },
+            ..posterior(EVERY_SCHEDULE[0])
+        };
+        let (i, steps) = (3, 8);
+        let (t, s): (f64, f64) = (1.0 - 3.0 / 8.0, 1.0 - 4.0 / 8.0);
+        let sigma = |t: f64| -(1.0 - (1.0 - 1e-3) * t).ln();
+        for logits in [[0.3_f64, -0.2], [-1.0, 0.5]] {
+            let score = |z: f64| z.exp() / (sigma(t).exp_m1() * 2.0);
+            let total: f64 = logits.map(score).iter().sum();
+            let log_sum_exp = logits.map(f64::exp).iter().sum::<f64>().ln();
+            // Of arXiv 2310.16834: the staggered score of the mask, times the transition from the mask to itself.
+            let growth = (sigma(t) - sigma(s)).exp();
+            let stays = growth + (1.0 - growth) * (1.0 + total);
+            let analytic = posterior.unmask_probability_analytic(i, steps, log_sum_exp);
+            assert!((analytic - (1.0 - stays)).abs() < 1e-12, "{analytic}");
+            let rate = (1.0 - 1e-3) / (1.0 - (1.0 - 1e-3) * t);
+            let euler = posterior.unmask_probability_euler(i, steps, log_sum_exp);
+            assert!((euler - rate * total / 8.0).abs() < 1e-12, "{euler}");
+        }
+        assert_eq!(
+            posterior.unmask_probability_analytic(0, 8, 50.0),
+            1.0,
+            "at most 1"
+        );
+        assert_eq!(
+            posterior.unmask_probability_euler(7, 8, -50.0),
+            1.0,
+            "the last step"
+        );
+    }
+
+    #[test]
+    fn noise_of_an_unmasked_share_is_that_of_its_time() {
+        let conditioned = Posterior {
+            conditioning: Conditioning::Sigma,
+            ..posterior(EVERY_SCHEDULE[1])
+        };
+        for t in [0.1, 0.5, 0.9] {
+            let schedule = EVERY_SCHEDULE[1];
+            let found = conditioned.sigma_of_alpha(schedule.alpha(t));
+            assert!((found - schedule.sigma(t)).abs() < 1e-12);
+        }
+        assert_eq!(conditioned.sigma_of_alpha(0.0), EVERY_SCHEDULE[1].sigma(1.0));
+        assert_eq!(posterior(EVERY_SCHEDULE[1]).sigma_of_alpha(0.5), 0.0);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! `evaluate` and `sample` stages, the stages themselves and `mdlm objectives` read it here.
 
 use super::{
-    AncestralSteps, ArObjective, Autoregressive, D3pmObjective, Estimator, FirstHitting, MlmObjective, Noise,
-    Objective, Sampler, SeddObjective,
+    ArObjective, D3pmObjective, Estimator, MlmObjective, Noise, Objective, Sampler, SeddObjective,
+    SemiAutoregressive, WindowSampler,
 };
 use crate::error::{Error, Result};
 
@@ -154,35 +154,70 @@ impl Objective {
     pub fn misfit_of_sampler(&self, sampler: &Sampler) -> Option<Misfit> {
         let kind = self.kind();
         match (self, sampler) {
-            (Self::Ar(_), Sampler::Autoregressive(_)) => None,
-            (Self::Ar(_), _) => Misfit::of("kind", "a model of `ar` is sampled from left to right"),
+            (Self::Ar(_), Sampler::Autoregressive(_)) => return None,
+            (Self::Ar(_), _) => return Misfit::of("kind", "a model of `ar` is sampled from left to right"),
             (_, Sampler::Autoregressive(_)) => {
-                Misfit::of("kind", format!("the tokens of `{kind}` depend on both sides"))
+                return Misfit::of("kind", format!("the tokens of `{kind}` depend on both sides"));
             }
-            (_, Sampler::Ancestral(_)) => None,
-            (Self::Sedd(_), Sampler::Cached(_) | Sampler::FirstHitting(_)) => {
-                Misfit::of("kind", "the scores of `sedd` depend on the time")
+            (Self::Mlm(_), Sampler::Gibbs(_)) => return None,
+            (_, Sampler::Gibbs(_)) => {
+                return Misfit::of(
+                    "kind",
+                    "it needs a model of `mlm`, trained on rows with few masks",
+                );
             }
-            (_, Sampler::Cached(_) | Sampler::FirstHitting(_)) if self.predicts_mask() => Misfit::of(
-                self.switched_off().first().copied().unwrap_or("kind"),
-                "its network gives the mask a probability, which decides what a step unmasks",
-            ),
-            (_, Sampler::Cached(_) | Sampler::FirstHitting(_)) if self.is_time_conditioned() => {
-                Misfit::of_time()
+            _ => {}
+        }
+        let of_mask = |decides: &str| {
+            let setting = self.switched_off().first().copied().unwrap_or("kind");
+            let reason = format!("its network gives the mask a probability, which decides {decides}");
+            Misfit::of(setting, reason)
+        };
+        let of_time = || match self {
+            Self::Sedd(_) => Misfit::of("kind", "the scores of `sedd` depend on the time"),
+            _ => Misfit::of_time(),
+        };
+        match sampler {
+            Sampler::Cached(_) | Sampler::FirstHitting(_) if self.predicts_mask() => {
+                of_mask("what a step unmasks")
             }
-            (_, Sampler::Cached(_) | Sampler::FirstHitting(_)) => None,
+            Sampler::Analytic(_) | Sampler::Euler(_) if self.predicts_mask() => {
+                of_mask("the reverse step; its probabilities are no scores")
+            }
+            Sampler::Remasking(_) if self.predicts_mask() => of_mask("what a step unmasks"),
+            Sampler::Cached(_)
+            | Sampler::FirstHitting(_)
+            | Sampler::Random(_)
+            | Sampler::Confidence(_)
+            | Sampler::Margin(_)
+            | Sampler::Entropy(_)
+            | Sampler::LeftToRight(_)
+            | Sampler::Threshold(_)
+                if self.is_time_conditioned() =>
+            {
+                of_time()
+            }
+            Sampler::SemiAutoregressive(windows) => self.misfit_of_sampler(&self.window_sampler(windows)),
+            _ => None,
+        }
+    }
+
+    /// The sampler that draws the windows of semi-autoregressive sampling: as written, or the one that asks the network least
+    /// and fits.
+    #[must_use]
+    pub fn window_sampler(&self, windows: &SemiAutoregressive) -> Sampler {
+        let cached = WindowSampler::Cached.sampler();
+        match windows.window {
+            Some(window) => window.sampler(),
+            None if self.misfit_of_sampler(&cached).is_none() => cached,
+            None => WindowSampler::Ancestral.sampler(),
         }
     }
 
     /// The samplers that fit, the default first.
     #[must_use]
     pub fn samplers(&self) -> Vec<Sampler> {
-        let mut all = vec![
-            Sampler::Cached(AncestralSteps::default()),
-            Sampler::Ancestral(AncestralSteps::default()),
-            Sampler::FirstHitting(FirstHitting {}),
-            Sampler::Autoregressive(Autoregressive {}),
-        ];
+        let mut all = Sampler::every_kind();
         all.retain(|sampler| self.misfit_of_sampler(sampler).is_none());
         all
     }
@@ -203,10 +238,21 @@ impl Objective {
     #[must_use]
     pub fn network_calls(&self, sampler: &Sampler, steps: u32, length: u32) -> u32 {
         match sampler {
-            Sampler::Cached(_) => steps.min(length),
+            Sampler::Cached(_)
+            | Sampler::Random(_)
+            | Sampler::Confidence(_)
+            | Sampler::Margin(_)
+            | Sampler::Entropy(_)
+            | Sampler::LeftToRight(_) => steps.min(length),
             // A last step draws what is masked at time 0.
             Sampler::Ancestral(_) => steps + u32::from(self.predicts_mask()),
-            Sampler::FirstHitting(_) => length,
+            Sampler::Analytic(_) | Sampler::Euler(_) | Sampler::Remasking(_) => steps,
+            Sampler::FirstHitting(_) | Sampler::Threshold(_) => length,
+            Sampler::Gibbs(_) => steps.saturating_mul(length),
+            // Of a window.
+            Sampler::SemiAutoregressive(windows) => {
+                self.network_calls(&self.window_sampler(windows), steps, length)
+            }
             Sampler::Autoregressive(_) => length.saturating_sub(1),
         }
     }
@@ -256,6 +302,10 @@ mod tests {
         format!("{}; {}", estimators.join(" "), samplers.join(" "))
     }
 
+    const ORDERS: &str = "random confidence margin entropy left_to_right threshold";
+    const ALL: &str = "cached ancestral first_hitting analytic euler random confidence margin entropy left_to_right \
+                       threshold remasking";
+
     #[test]
     fn objectives_of_every_kind_have_estimators_and_samplers() {
         let found: Vec<_> = Objective::every()
@@ -265,17 +315,17 @@ mod tests {
         assert_eq!(
             found,
             [
-                "mdlm: time count pseudo; cached ancestral first_hitting",
+                &format!("mdlm: time count pseudo; {ALL} semi_autoregressive"),
                 "ar: exact; autoregressive",
-                "sedd: time; ancestral",
-                "d3pm: time; ancestral",
-                "mlm: pseudo count; cached ancestral first_hitting",
-                "mdlm: time; ancestral",
-                "mdlm: time count pseudo; cached ancestral first_hitting",
-                "mdlm: time count pseudo; cached ancestral first_hitting",
-                "mdlm: time; cached ancestral first_hitting",
-                "mdlm: time; ancestral",
-                "d3pm: time; ancestral",
+                "sedd: time; ancestral analytic euler remasking semi_autoregressive",
+                "d3pm: time; ancestral semi_autoregressive",
+                &format!("mlm: pseudo count; {ALL} gibbs semi_autoregressive"),
+                "mdlm: time; ancestral analytic euler remasking semi_autoregressive",
+                &format!("mdlm: time count pseudo; {ALL} semi_autoregressive"),
+                &format!("mdlm: time count pseudo; {ALL} semi_autoregressive"),
+                &format!("mdlm: time; {ALL} semi_autoregressive"),
+                &format!("mdlm: time; ancestral {ORDERS} semi_autoregressive"),
+                &format!("d3pm: time; ancestral {ORDERS} semi_autoregressive"),
             ]
         );
     }

@@ -19,6 +19,7 @@
 //! | `published.rs` | the settings that follow the published code where it differs from mdlm's defaults |
 //! | `estimator.rs` | estimators of the likelihood |
 //! | `sampler.rs` | samplers and their settings |
+//! | `template.rs` | texts with holes |
 //! | `order.rs` | the stages in an order in which each follows the stages that it consumes |
 //! | `vocabularies.rs` | the named tokenizers |
 //! | `schema.rs` | the JSON Schema of the types below |
@@ -76,6 +77,7 @@ pub mod span;
 mod spelling;
 mod stage;
 pub mod sweep;
+pub mod template;
 pub mod vocabularies;
 
 pub use elsewhere::{kinds_meant, tokenizer as tokenizer_object};

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::Network;
 use crate::error::{Error, Result};
-use crate::kernels::categorical::{Draw, cpu};
+use crate::kernels::categorical::{Draw, Truncation, cpu};
 use crate::kernels::profile;
 use crate::kernels::{Operation, Pattern, VocabSupport};
 
@@ -18,6 +18,67 @@ pub enum Action {
     Commit,
     /// A token is drawn and reported with its numbers; the position stays as it is.
     Report,
+}
+
+/// What changes the logits before a draw, and which tokens may be drawn. A device computes draws without any of it; with
+/// some, its logits come to the host.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogitEdits<'a> {
+    /// Which tokens of the support may be drawn.
+    pub truncation: Truncation,
+    /// Tokens that are never drawn.
+    pub banned: &'a [u32],
+    /// What makes tokens of the row less likely.
+    pub repetition: Option<RepetitionPenalty<'a>>,
+    /// A second answer that the first is extrapolated from.
+    pub guidance: Option<Guidance<'a>>,
+}
+
+/// The repetition penalty of CTRL (arXiv 1909.05858, section 4.1): the logit l of a token that stands in the row already
+/// becomes l / θ if it is positive, else l θ.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RepetitionPenalty<'a> {
+    /// θ, above 0; 1 changes nothing.
+    pub factor: f64,
+    /// Of each row asked about its tokens, in any order, each once.
+    pub tokens: &'a [Vec<u32>],
+}
+
+/// Classifier-free guidance by a masked prompt (arXiv 2410.18514): logits u + (1 + w) (l − u), where l are those of the row
+/// and u those of the row with its prompt masked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Guidance<'a> {
+    /// w; 0 changes nothing.
+    pub scale: f64,
+    /// The rows asked about with their prompts masked, row-major (rows, L).
+    pub tokens: &'a [u32],
+}
+
+impl LogitEdits<'_> {
+    /// No change.
+    pub const NONE: Self = Self {
+        truncation: Truncation::NONE,
+        banned: &[],
+        repetition: None,
+        guidance: None,
+    };
+
+    /// Changes the logits (V) of a position of the `row`-th row asked about.
+    fn apply(&self, logits: &mut [f32], row: usize) {
+        if let Some(RepetitionPenalty { factor, tokens }) = self.repetition {
+            for &token in &tokens[row] {
+                if let Some(logit) = logits.get_mut(token as usize) {
+                    let wide = f64::from(*logit);
+                    *logit = if wide > 0.0 { wide / factor } else { wide * factor } as f32;
+                }
+            }
+        }
+        for &token in self.banned {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
 }
 
 /// What a sampler asks of the network about some rows of a chain, in one step.
@@ -37,10 +98,12 @@ pub struct Request<'a> {
     pub sigma: f32,
     /// Which positions attend to which.
     pub pattern: Pattern,
-    /// Divides the logits.
+    /// Divides the logits; 0 draws the likeliest token.
     pub temperature: f64,
     /// The tokens to draw from.
     pub support: VocabSupport,
+    /// What changes the logits, and which tokens may be drawn.
+    pub edits: LogitEdits<'a>,
 }
 
 impl Request<'_> {
@@ -56,6 +119,60 @@ impl Request<'_> {
             self.uniforms.len(),
             self.rows.len()
         )))
+    }
+
+    /// Whether draws need logits on the host: a device draws from its own at a temperature above 0 alone.
+    pub(super) fn needs_logits(&self) -> bool {
+        self.temperature == 0.0 || self.edits != LogitEdits::NONE
+    }
+
+    /// The draws of the positions, in order, of a network's answer about `tokens`, the rows asked about (rows, L).
+    pub(super) fn draw_on_host<N: Network + ?Sized>(
+        &self,
+        network: &N,
+        tokens: &[u32],
+    ) -> Result<Vec<Option<Draw>>> {
+        let (length, vocabulary) = (network.shape().length, network.shape().vocabulary);
+        let answer = |tokens: &[u32]| network.logits(tokens, &[self.sigma], self.positions, self.pattern);
+        let mut logits = answer(tokens)?;
+        if let Some(Guidance { scale, tokens }) = self.edits.guidance {
+            let unguided = answer(tokens)?;
+            logits
+                .par_iter_mut()
+                .zip(&unguided)
+                .for_each(|(logit, unguided)| {
+                    let unguided = f64::from(*unguided);
+                    *logit = (unguided + (1.0 + scale) * (f64::from(*logit) - unguided)) as f32;
+                });
+        }
+        let _timer = profile::forward(Operation::Categorical);
+        let draws = self
+            .actions
+            .par_iter()
+            .zip(self.uniforms)
+            .zip(self.positions)
+            .zip(logits.par_chunks_mut(vocabulary));
+        draws
+            .map_init(Vec::new, |scratch, (((&action, &u), &position), logits)| {
+                let confidence = match action {
+                    Action::Evaluate => return Ok(None),
+                    Action::Commit => false,
+                    Action::Report => self.confidence,
+                };
+                self.edits.apply(logits, position as usize / length);
+                let (temperature, truncation) = (self.temperature, self.edits.truncation);
+                cpu::draw_truncated(
+                    logits,
+                    self.support,
+                    temperature,
+                    truncation,
+                    u,
+                    confidence,
+                    scratch,
+                )
+                .map(Some)
+            })
+            .collect()
     }
 
     /// The place in the chain of a position, in rows of `length` tokens.
@@ -101,34 +218,14 @@ impl<'a, N: Network + ?Sized> HostChain<'a, N> {
 impl<N: Network + ?Sized> Chain for HostChain<'_, N> {
     fn draw(&mut self, request: &Request<'_>) -> Result<Vec<Draw>> {
         request.check()?;
-        let (length, vocabulary) = (self.network.shape().length, self.network.shape().vocabulary);
+        let length = self.network.shape().length;
         let mut tokens = Vec::with_capacity(request.rows.len() * length);
         for &row in request.rows {
             let row = row as usize * length;
             let row = self.tokens.get(row..row + length);
             tokens.extend_from_slice(row.ok_or_else(|| Error::internal("a row beyond the chain's last"))?);
         }
-        let logits = self
-            .network
-            .logits(&tokens, &[request.sigma], request.positions, request.pattern)?;
-        let _timer = profile::forward(Operation::Categorical);
-        let draws: Vec<Option<Draw>> = request
-            .actions
-            .par_iter()
-            .zip(request.uniforms)
-            .zip(logits.par_chunks(vocabulary))
-            .map_init(Vec::new, |scratch, ((&action, &u), logits)| {
-                let confidence = match action {
-                    Action::Evaluate => return Ok(None),
-                    Action::Commit => false,
-                    Action::Report => request.confidence,
-                };
-                let Request {
-                    support, temperature, ..
-                } = *request;
-                cpu::draw(logits, support, temperature, u, confidence, scratch).map(Some)
-            })
-            .collect::<Result<_>>()?;
+        let draws = request.draw_on_host(self.network, &tokens)?;
         let mut reported = Vec::new();
         for ((&position, action), draw) in request.positions.iter().zip(request.actions).zip(draws) {
             match (action, draw) {

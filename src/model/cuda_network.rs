@@ -271,6 +271,9 @@ impl<A: Arch> Chain for DeviceChain<'_, A> {
         let (Some(&last), false) = (request.rows.last(), positions.is_empty()) else {
             return Ok(Vec::new());
         };
+        if request.needs_logits() {
+            return self.draw_on_host(request);
+        }
         let (dit, cuda) = (&self.network.dit, &self.network.cuda);
         // Few numbers of rows and of positions, so that steps repeat: the last row is asked about once more for each that is
         // missing, and nothing of it is drawn.
@@ -320,6 +323,34 @@ impl<A: Arch> Chain for DeviceChain<'_, A> {
 
     fn tokens(&self) -> Result<Vec<u32>> {
         self.tokens.tokens(&self.network.cuda)
+    }
+}
+
+impl<A: Arch> DeviceChain<'_, A> {
+    /// Draws from logits that come to the host; tokens that take their positions go back.
+    fn draw_on_host(&self, request: &Request<'_>) -> Result<Vec<Draw>> {
+        let length = A::SHAPE.length;
+        let cuda = &self.network.cuda;
+        let all = self.tokens.tokens(cuda)?;
+        let mut tokens = Vec::with_capacity(request.rows.len() * length);
+        for &row in request.rows {
+            let row = all.get(row as usize * length..(row as usize + 1) * length);
+            tokens.extend_from_slice(row.ok_or_else(|| Error::internal("a row beyond the chain's last"))?);
+        }
+        let draws = request.draw_on_host(self.network, &tokens)?;
+        let (mut reported, mut places, mut drawn) = (Vec::new(), Vec::new(), Vec::new());
+        for ((&position, action), draw) in request.positions.iter().zip(request.actions).zip(draws) {
+            match (action, draw) {
+                (Action::Commit, Some(draw)) => {
+                    places.push(request.place(position, length) as u32);
+                    drawn.push(draw.token);
+                }
+                (Action::Report, Some(draw)) => reported.push(draw),
+                _ => {}
+            }
+        }
+        self.tokens.write(cuda, &places, &drawn)?;
+        Ok(reported)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::shapes::{Backbone, Shape};
 use chain::HostChain;
 
 pub use build::{build, build_learner, build_learner_on_cuda, build_on_cuda};
-pub use chain::{Action, Chain, Request};
+pub use chain::{Action, Chain, Guidance, LogitEdits, RepetitionPenalty, Request};
 pub use cpu_network::CpuNetwork;
 pub use cuda_learner::CudaLearner;
 pub use cuda_network::CudaNetwork;

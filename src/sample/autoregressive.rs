@@ -83,16 +83,8 @@ mod tests {
     /// Of toys, beyond the tokens that are drawn.
     const BOS: u32 = 4;
 
-    fn task(truth: &Distribution) -> Sampling {
-        Sampling {
-            given: [None; 2],
-            count: 40,
-            steps: 1,
-            temperature: 1.0,
-            support: truth.support(),
-            seed: 3,
-            micro_batch: 16,
-        }
+    fn task(truth: &Distribution) -> Sampling<'static> {
+        Sampling::new(40, 1, truth.support(), 3)
     }
 
     fn joined(bos: u32, mask: u32) -> Autoregressive {
@@ -103,7 +95,7 @@ mod tests {
         }
     }
 
-    fn run(task: Sampling, mut sampler: Autoregressive, network: &dyn Network) -> DrawnRows {
+    fn run(task: Sampling<'_>, mut sampler: Autoregressive, network: &dyn Network) -> DrawnRows {
         task.run(&mut sampler, network, &Cancel::default(), &mut |_| ())
             .unwrap()
     }
@@ -186,7 +178,7 @@ mod tests {
         let truth = Distribution::random(4, 3, 5);
         let network = Posterior::of_next_token(truth.clone(), BOS);
         let task = Sampling {
-            given: [Some(BOS), Some(1)],
+            ends: [Some(BOS), Some(1)],
             ..task(&truth)
         };
         let drawn = run(task, joined(BOS, 3), &network);
@@ -194,7 +186,7 @@ mod tests {
         assert!(drawn.network_calls.iter().all(|&calls| calls == 3));
         let free = run(
             Sampling {
-                given: [None; 2],
+                ends: [None; 2],
                 ..task
             },
             joined(BOS, 3),
@@ -271,6 +263,7 @@ mod tests {
                 let step = Step {
                     index: k,
                     count: length as u32 - 1,
+                    number: u64::from(k),
                     random: Random::new(task.seed, Stream::Sample),
                 };
                 let u = step.uniform_of_token(i, k);

@@ -55,15 +55,10 @@ mod tests {
     /// Of toys with three letters.
     const MASK: u32 = 3;
 
-    fn run(truth: &Distribution, given: [Option<u32>; 2], count: u32) -> DrawnRows {
+    fn run(truth: &Distribution, ends: [Option<u32>; 2], count: u32) -> DrawnRows {
         let task = Sampling {
-            given,
-            count,
-            steps: 1,
-            temperature: 1.0,
-            support: truth.support(),
-            seed: 3,
-            micro_batch: 16,
+            ends,
+            ..Sampling::new(count, 1, truth.support(), 3)
         };
         let network = toy::Posterior::new(truth.clone());
         task.run(
@@ -123,6 +118,7 @@ mod tests {
             let step = Step {
                 index: 0,
                 count: 4,
+                number: 0,
                 random: Random::new(5, Stream::Sample),
             };
             let queries = sampler.query(&step, row, &[MASK, 0, MASK, MASK]);

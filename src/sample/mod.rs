@@ -11,33 +11,50 @@
 //!
 //! The network has no absolute positions (rotary embeddings are relative), so it cannot distinguish the positions of an
 //! all-masked row. The tokens that every row has by construction, BOS at its start and EOS at the end of a wrapped row,
-//! can be given ([`Sampling::given`]). The rest is then drawn from the same model, conditioned on tokens that are
-//! certain.
+//! can be given ([`Sampling::ends`]), and so can any others ([`Sampling::given`]): a prompt, a suffix, a text with holes. The
+//! rest is then drawn from the same model, conditioned on tokens that never change.
+//!
+//! | file | sampler |
+//! |---|---|
+//! | `ancestral.rs`, `cached.rs` | the reverse process in T steps, asking the network at every step, or only where a token is drawn |
+//! | `analytic.rs`, `euler.rs` | reverse steps from scores: Tweedie's, and Euler's |
+//! | `first_hitting.rs` | the reverse process in continuous time |
+//! | `ordered/` | the order of positions by a rule: random, by confidence, margin or entropy, from left to right, by a threshold |
+//! | `remasking.rs` | reverse steps that mask tokens again |
+//! | `gibbs.rs` | one position after the other, again and again |
+//! | `autoregressive.rs` | from left to right, of an autoregressive model |
+//! | `semi_autoregressive.rs` | windows of the others, for texts longer than a row |
+//!
+//! `run.rs` has the loop, `given.rs` the rows with given tokens.
 //!
 //! CONTRIBUTING.md lists the files that a new sampler takes.
 
+pub mod analytic;
 pub mod ancestral;
 pub mod autoregressive;
 pub mod cached;
+pub mod euler;
 pub mod first_hitting;
+pub mod gibbs;
+pub mod given;
+pub mod ordered;
+pub mod remasking;
+mod run;
+pub mod semi_autoregressive;
 mod wilson;
 
+use ordered::{ConfidenceScore, Order, Ordered};
+pub use run::{DrawnRows, Sampling, StepDone, Unmasked};
 pub use wilson::wilson;
-
-use rayon::prelude::*;
 
 use crate::data::SpecialIds;
 use crate::diffusion::Objective;
 use crate::error::{Error, Result};
-use crate::event::Cancel;
+use crate::kernels::Pattern;
 use crate::kernels::categorical::Draw;
-use crate::kernels::{Pattern, VocabSupport};
 use crate::manifest;
-use crate::model::{Action, Chain, Network, Request};
-use crate::rng::{Random, Stream};
-
-/// Largest number of logits held at a time: 256 MiB of f32.
-const LOGITS: usize = 1 << 26;
+use crate::model::Action;
+use crate::rng::Random;
 
 /// In the tokens that a sampler sees: drawn with [`Action::Commit`], which token stays with the network.
 pub const UNSEEN: u32 = u32::MAX;
@@ -49,6 +66,8 @@ pub struct Step {
     pub index: u32,
     /// Of how many.
     pub count: u32,
+    /// What the numbers of its random draws begin with: `index`, and the steps of earlier windows of a long text.
+    number: u64,
     random: Random,
 }
 
@@ -56,14 +75,12 @@ impl Step {
     /// A number uniform on [0, 1) for the sampler's decision about a position of a row in this step.
     #[must_use]
     pub fn uniform(&self, row: usize, position: u32) -> f64 {
-        self.random
-            .uniform(u64::from(self.index), row as u64, 2 * position)
+        self.random.uniform(self.number, row as u64, 2 * position)
     }
 
     /// The number by which the position's token is drawn.
     fn uniform_of_token(&self, row: usize, position: u32) -> f64 {
-        self.random
-            .uniform(u64::from(self.index), row as u64, 2 * position + 1)
+        self.random.uniform(self.number, row as u64, 2 * position + 1)
     }
 }
 
@@ -87,8 +104,11 @@ pub struct Query {
 /// A sampler.
 pub trait Sampler: Sync {
     /// A row of `length` tokens before the first step: what stands at positions that are not drawn yet, and the tokens that
-    /// this sampler always begins with. [`Sampling::given`] replaces its ends.
+    /// this sampler always begins with. Given tokens take their places.
     fn start(&self, length: usize) -> Vec<u32>;
+
+    /// Called once before the first step with all rows, given tokens in place, row-major (rows, L).
+    fn begin(&mut self, _tokens: &[u32], _length: usize) {}
 
     /// Steps for rows of `length` tokens, where a manifest asks for `steps`.
     fn steps(&self, steps: u32, _length: usize) -> u32 {
@@ -109,7 +129,7 @@ pub trait Sampler: Sync {
     fn query(&self, step: &Step, row: usize, tokens: &[u32]) -> Vec<Query>;
 
     /// What the step changes in a row, given the row's draws that were to be reported: positions and their new tokens, the
-    /// mask among them. What is given ([`Sampling::given`]) stays. It is called once for each row and step, for rows in no
+    /// mask among them. What is given stays. It is called once for each row and step, for rows in no
     /// particular order.
     fn commit(
         &mut self,
@@ -127,8 +147,9 @@ pub trait Sampler: Sync {
     }
 }
 
-/// The sampler that a manifest names, for models of an objective with these settings. `special` are the tokens that rows
-/// have by construction; `wrap` is whether they are joined texts rather than padded ones.
+/// The sampler that a manifest names, for models of an objective with these settings; of `semi_autoregressive` the one that
+/// draws a window. `special` are the tokens that rows have by construction; `wrap` is whether they are joined texts rather
+/// than padded ones. `late` are the tokens that samplers which choose by confidence unmask last.
 ///
 /// # Errors
 /// [`Input`](crate::error::Kind::Input) where the sampler does not fit the objective.
@@ -138,8 +159,10 @@ pub fn build(
     objective: &dyn Objective,
     special: SpecialIds,
     wrap: bool,
+    late: &[u32],
 ) -> Result<Box<dyn Sampler>> {
     settings.check_sampler(&sampler)?;
+    let mask = special.mask;
     let posterior = || {
         objective.posterior().ok_or_else(|| {
             let name = sampler.kind();
@@ -147,6 +170,18 @@ pub fn build(
                 "sampler `{name}` takes reverse steps, but the objective has none"
             ))
         })
+    };
+    let ordered = |order, steps: manifest::OrderedSteps| {
+        let mut ordered = Ordered::new(mask, order);
+        (ordered.block, ordered.schedule) = (steps.block, steps.schedule);
+        Box::new(ordered)
+    };
+    let by_confidence = |score, steps: manifest::ConfidenceSteps| {
+        let mut ordered = Ordered::new(mask, Order::Score(score));
+        (ordered.block, ordered.schedule) = (steps.block, steps.schedule);
+        ordered.choice_temperature = steps.choice_temperature;
+        ordered.late = late.to_vec();
+        Box::new(ordered)
     };
     Ok(match sampler {
         manifest::Sampler::Autoregressive(_) => {
@@ -156,7 +191,7 @@ pub fn build(
             };
             Box::new(autoregressive::Autoregressive {
                 bos: special.bos,
-                mask: special.mask,
+                mask,
                 ending: (!wrap).then_some(ending),
             })
         }
@@ -168,225 +203,33 @@ pub fn build(
             grid: settings.grid,
             posterior: posterior()?,
         }),
-        manifest::Sampler::FirstHitting(_) => Box::new(first_hitting::FirstHitting { mask: special.mask }),
+        manifest::Sampler::FirstHitting(_) => Box::new(first_hitting::FirstHitting { mask }),
+        manifest::Sampler::Analytic(_) => Box::new(analytic::Analytic {
+            posterior: posterior()?,
+        }),
+        manifest::Sampler::Euler(_) => Box::new(euler::Euler {
+            posterior: posterior()?,
+        }),
+        manifest::Sampler::Random(steps) => ordered(Order::Random, steps),
+        manifest::Sampler::LeftToRight(steps) => ordered(Order::LeftToRight, steps),
+        manifest::Sampler::Confidence(steps) => by_confidence(ConfidenceScore::Probability, steps),
+        manifest::Sampler::Margin(steps) => by_confidence(ConfidenceScore::Margin, steps),
+        manifest::Sampler::Entropy(steps) => by_confidence(ConfidenceScore::Entropy, steps),
+        manifest::Sampler::Threshold(threshold) => {
+            let mut ordered = Ordered::new(mask, Order::Threshold(threshold.probability));
+            (ordered.block, ordered.late) = (threshold.block, late.to_vec());
+            Box::new(ordered)
+        }
+        manifest::Sampler::Remasking(rule) => Box::new(remasking::Remasking::new(
+            posterior()?,
+            remasking::Rule::new(&rule),
+        )),
+        manifest::Sampler::Gibbs(_) => Box::new(gibbs::Gibbs { mask }),
+        manifest::Sampler::SemiAutoregressive(windows) => {
+            let window = settings.window_sampler(&windows);
+            build(window, settings, objective, special, wrap, late)?
+        }
     })
-}
-
-/// What to draw, and how.
-#[derive(Clone, Copy, Debug)]
-pub struct Sampling {
-    /// The first and the last token of every row, where they are given instead of drawn.
-    pub given: [Option<u32>; 2],
-    /// Rows.
-    pub count: u32,
-    /// Steps that are asked for ([`Sampler::steps`]).
-    pub steps: u32,
-    /// Divides the logits.
-    pub temperature: f64,
-    /// The model's tokens. The mask is never drawn, whether it is in the support or not.
-    pub support: VocabSupport,
-    /// Seed of the draws.
-    pub seed: u64,
-    /// Rows that go through the network at a time.
-    pub micro_batch: usize,
-}
-
-/// Rows drawn.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DrawnRows {
-    /// (count, L).
-    pub tokens: Vec<u32>,
-    /// How often the network was asked about each row (count).
-    pub network_calls: Vec<u32>,
-}
-
-impl Sampling {
-    /// Draws the rows. `progress` is called with the number of steps done.
-    ///
-    /// # Errors
-    /// The network failed, its logits are not finite, or the run was cancelled; an internal error where the sampler commits
-    /// a token outside the vocabulary or a position outside the row.
-    pub fn run(
-        &self,
-        sampler: &mut dyn Sampler,
-        network: &dyn Network,
-        cancel: &Cancel,
-        progress: &mut dyn FnMut(u32),
-    ) -> Result<DrawnRows> {
-        let length = network.shape().length;
-        let count = self.count as usize;
-        let steps = sampler.steps(self.steps, length);
-        let mut tokens = sampler.start(length).repeat(count);
-        for row in tokens.chunks_exact_mut(length) {
-            row[0] = self.given[0].unwrap_or(row[0]);
-            row[length - 1] = self.given[1].unwrap_or(row[length - 1]);
-        }
-        let mut rows = SampledRows {
-            chain: network.chain(&tokens)?,
-            tokens,
-            length,
-            support: self.support,
-            is_given: self.given.map(|token| token.is_some()),
-            changed: Vec::new(),
-        };
-        let mut network_calls = vec![0; count];
-        for index in 0..steps {
-            let step = Step {
-                index,
-                count: steps,
-                random: Random::new(self.seed, Stream::Sample),
-            };
-            let asked: Vec<Asked> = {
-                let sampler = &*sampler;
-                let rows = rows.tokens.par_chunks(length).enumerate();
-                rows.map(|(row, tokens)| Asked {
-                    row,
-                    queries: sampler.query(&step, row, tokens),
-                })
-                .filter(|asked| !asked.queries.is_empty())
-                .collect()
-            };
-            let mut next = asked.iter().map(|asked| asked.row).peekable();
-            for row in (0..count).filter(|row| next.next_if_eq(row).is_none()) {
-                let changes = sampler.commit(&step, row, rows.row(row), &[]);
-                rows.change(row, &changes)?;
-            }
-            rows.write_changes()?;
-            for group in self.groups(&asked, network.shape().vocabulary) {
-                cancel.check()?;
-                let mut draws = self.draw(&step, group, sampler, &mut rows)?.into_iter();
-                for Asked { row, queries } in group {
-                    network_calls[*row] += 1;
-                    let reported = queries.iter().filter(|query| query.action == Action::Report);
-                    let draws: Vec<_> = reported.map(|query| query.position).zip(&mut draws).collect();
-                    let changes = sampler.commit(&step, *row, rows.row(*row), &draws);
-                    rows.change(*row, &changes)?;
-                }
-                rows.write_changes()?;
-            }
-            progress(index + 1);
-        }
-        Ok(DrawnRows {
-            tokens: rows.chain.tokens()?,
-            network_calls,
-        })
-    }
-
-    /// Cuts the rows into groups that go through the network together: no more rows than a micro-batch, and no more
-    /// logits than [`LOGITS`] (but for a single row).
-    fn groups<'a>(&self, mut asked: &'a [Asked], vocabulary: usize) -> Vec<&'a [Asked]> {
-        let mut groups = Vec::new();
-        while !asked.is_empty() {
-            let mut positions = 0;
-            let fitting = asked
-                .iter()
-                .take(self.micro_batch.max(1))
-                .take_while(|row| {
-                    positions += row.queries.len();
-                    positions * vocabulary <= LOGITS
-                })
-                .count();
-            let (group, rest) = asked.split_at(fitting.max(1));
-            groups.push(group);
-            asked = rest;
-        }
-        groups
-    }
-
-    /// Asks the network about a group of rows and draws their tokens. Returns the reported draws, in order.
-    fn draw(
-        &self,
-        step: &Step,
-        group: &[Asked],
-        sampler: &dyn Sampler,
-        rows: &mut SampledRows<'_>,
-    ) -> Result<Vec<Draw>> {
-        let length = rows.length;
-        let (mut positions, mut actions, mut uniforms) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, asked) in group.iter().enumerate() {
-            for &Query { position, action } in &asked.queries {
-                positions.push((i * length) as u32 + position);
-                actions.push(action);
-                uniforms.push(match action {
-                    Action::Evaluate => 0.0,
-                    Action::Commit | Action::Report => step.uniform_of_token(asked.row, position),
-                });
-                if action == Action::Commit {
-                    rows.tokens[asked.row * length + position as usize] = UNSEEN;
-                }
-            }
-        }
-        rows.chain.draw(&Request {
-            rows: &group.iter().map(|asked| asked.row as u32).collect::<Vec<_>>(),
-            positions: &positions,
-            actions: &actions,
-            uniforms: &uniforms,
-            confidence: sampler.wants_confidence(),
-            sigma: sampler.sigma(step) as f32,
-            pattern: sampler.pattern(),
-            temperature: self.temperature,
-            support: VocabSupport {
-                includes_mask: false,
-                ..self.support
-            },
-        })
-    }
-}
-
-/// A row about which the network is asked.
-struct Asked {
-    row: usize,
-    queries: Vec<Query>,
-}
-
-/// The rows: in their chain, and as far as a sampler sees them.
-struct SampledRows<'a> {
-    chain: Box<dyn Chain + 'a>,
-    /// (count, L), [`UNSEEN`] where only the chain has the token.
-    tokens: Vec<u32>,
-    length: usize,
-    support: VocabSupport,
-    /// Whether the first and the last token of a row are given.
-    is_given: [bool; 2],
-    /// Places whose tokens the chain does not have yet.
-    changed: Vec<usize>,
-}
-
-impl SampledRows<'_> {
-    fn row(&self, row: usize) -> &[u32] {
-        &self.tokens[row * self.length..][..self.length]
-    }
-
-    /// Puts a sampler's tokens at positions of a row; the chain has them after [`SampledRows::write_changes`].
-    fn change(&mut self, row: usize, changes: &[(u32, u32)]) -> Result<()> {
-        let [first, last] = self.is_given;
-        for &(position, token) in changes {
-            let l = position as usize;
-            if l >= self.length || (token >= self.support.size && token != self.support.mask) {
-                return Err(Error::internal(format!(
-                    "the sampler commits token {token} at position {position} of {}",
-                    self.length
-                )));
-            }
-            if (first && l == 0) || (last && l + 1 == self.length) {
-                continue;
-            }
-            let place = row * self.length + l;
-            self.tokens[place] = token;
-            self.changed.push(place);
-        }
-        Ok(())
-    }
-
-    fn write_changes(&mut self) -> Result<()> {
-        if self.changed.is_empty() {
-            return Ok(());
-        }
-        let places = std::mem::take(&mut self.changed);
-        // As they are now: a place that changed twice has one token.
-        let tokens: Vec<u32> = places.iter().map(|&place| self.tokens[place]).collect();
-        self.chain.write(&places, &tokens)
-    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::diffusion::{EVERY_SCHEDULE, ForwardProcess, Mdlm, Noise, Posterior, Prior};
+use crate::event::Cancel;
+use crate::kernels::VocabSupport;
 use crate::manifest::{AncestralSteps, Grid};
+use crate::model::Network;
 use crate::model::toy::{self, Distribution};
 
-fn posterior(schedule: Noise, mask: u32) -> Posterior {
+pub(super) fn posterior(schedule: Noise, mask: u32) -> Posterior {
     Posterior {
         forward: ForwardProcess {
             schedule,
@@ -15,6 +18,7 @@ fn posterior(schedule: Noise, mask: u32) -> Posterior {
         },
         conditioning: crate::diffusion::Conditioning::None,
         zero_masking: true,
+        scores: crate::diffusion::Scores::OfProbabilities,
     }
 }
 
@@ -39,16 +43,8 @@ fn cached(schedule: Noise, mask: u32) -> cached::Cached {
     }
 }
 
-fn task(truth: &Distribution) -> Sampling {
-    Sampling {
-        given: [None; 2],
-        count: 40,
-        steps: 12,
-        temperature: 1.0,
-        support: truth.support(),
-        seed: 3,
-        micro_batch: 16,
-    }
+pub(super) fn task(truth: &Distribution) -> Sampling<'static> {
+    Sampling::new(40, 12, truth.support(), 3)
 }
 
 #[test]
@@ -56,7 +52,7 @@ fn given_ends_stay_and_the_rest_follows_their_condition() {
     let truth = Distribution::random(3, 3, 4);
     let network = toy::Posterior::new(truth.clone());
     let task = Sampling {
-        given: [Some(1), None],
+        ends: [Some(1), None],
         count: 20_000,
         steps: 1000,
         ..task(&truth)
@@ -81,6 +77,26 @@ fn given_ends_stay_and_the_rest_follows_their_condition() {
             "{row:?}"
         );
     }
+}
+
+/// Pearson's statistic of rows against the probabilities of those rows that are possible, given that one of them it is.
+pub(super) fn chi_square(truth: &Distribution, drawn: &[u32], is_possible: impl Fn(&[u32]) -> bool) -> f64 {
+    let rows: Vec<Vec<u32>> = (0..truth.probabilities.len()).map(|i| truth.row(i)).collect();
+    let probability = |row: &[u32]| truth.probabilities[truth.index(row)];
+    let possible = rows.iter().filter(|row| is_possible(row));
+    let total: f64 = possible.clone().map(|row| probability(row)).sum();
+    let mut counts = vec![0.0; rows.len()];
+    for row in drawn.chunks(truth.length) {
+        assert!(is_possible(row), "{row:?}");
+        counts[truth.index(row)] += 1.0;
+    }
+    let count: f64 = counts.iter().sum();
+    possible
+        .map(|row| {
+            let expected = count * probability(row) / total;
+            (counts[truth.index(row)] - expected).powi(2) / expected
+        })
+        .sum()
 }
 
 /// A sampler whose tokens are reported and committed from here, instead of taking their places where they are drawn.
@@ -247,7 +263,7 @@ fn draws_on_cuda_are_those_of_the_cpu() {
         *weight += 0.1 * (i as f32 * 78.233).sin();
     }
     let task = Sampling {
-        given: [Some(3), None],
+        ends: [Some(3), None],
         count: 6,
         steps: 5,
         temperature: 0.8,
@@ -288,7 +304,7 @@ fn draws_on_cuda_are_those_of_the_cpu() {
     assert!(few.len() > 50, "{few:?}");
 }
 
-fn run(task: Sampling, sampler: &mut dyn Sampler, network: &dyn Network) -> DrawnRows {
+fn run(task: Sampling<'_>, sampler: &mut dyn Sampler, network: &dyn Network) -> DrawnRows {
     task.run(sampler, network, &Cancel::default(), &mut |_| ())
         .unwrap()
 }
@@ -302,16 +318,11 @@ const SPECIAL: SpecialIds = SpecialIds {
 
 #[test]
 fn samplers_that_do_not_fit_the_objective_are_refused_with_one_that_does() {
-    let samplers = [
-        manifest::Sampler::Cached(AncestralSteps::default()),
-        manifest::Sampler::Ancestral(AncestralSteps::default()),
-        manifest::Sampler::FirstHitting(manifest::FirstHitting {}),
-        manifest::Sampler::Autoregressive(manifest::Autoregressive {}),
-    ];
+    let samplers = manifest::Sampler::every_kind();
     for settings in manifest::Objective::every() {
         let objective = crate::diffusion::objective::build(&settings, 3, 4, 1);
-        for sampler in samplers {
-            let built = build(sampler, &settings, &*objective, SPECIAL, true);
+        for &sampler in &samplers {
+            let built = build(sampler, &settings, &*objective, SPECIAL, true, &[]);
             let fitting = settings.samplers();
             if fitting.contains(&sampler) {
                 assert!(built.is_ok(), "{settings:?}, {sampler:?}");
@@ -345,7 +356,7 @@ fn samplers_of_a_manifest_use_the_models_posterior() {
         ),
     ] {
         let settings = manifest::Objective::default();
-        let mut built = build(named, &settings, &mdlm, SPECIAL, true).unwrap();
+        let mut built = build(named, &settings, &mdlm, SPECIAL, true, &[]).unwrap();
         let expected = run(task(&truth), &mut *direct, &network);
         assert_eq!(run(task(&truth), &mut *built, &network), expected, "{named:?}");
     }

@@ -1,4 +1,5 @@
-//! `sample`: a model → texts, as `samples.jsonl`, `samples.txt` and the counts in `sample.json`.
+//! `sample`: a model → texts, as `samples.jsonl`, `samples.txt` and the counts in `sample.json`; texts in windows also as they
+//! come, in `windows.jsonl`, and the steps of the recorded rows in `steps.jsonl`.
 //!
 //! It computes in f32; on a GPU in bf16 where the model was trained in bf16 ([`ModelInfo::precision_on`]), and the provenance
 //! says so.
@@ -15,18 +16,25 @@ use crate::data::tokenizer::Tokenizer;
 use crate::data::{SourceInfo, SpecialIds, read_json_lines, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::event::Progress;
-use crate::manifest::{Sample, Sampler, Stage, Weights};
+use crate::kernels::categorical::Truncation;
+use crate::manifest::{EndOfText, Sample, Sampler, SemiAutoregressive, Stage, Weights};
+use crate::model::Network;
 use crate::numbers;
 use crate::plural::counted;
-use crate::sample::{self, Sampling, wilson};
+use crate::sample::semi_autoregressive::{self, Window};
+use crate::sample::{self, DrawnRows, Sampling, wilson};
 use crate::stages::trained::ModelInfo;
-use crate::stages::{Context, Run, StageOutput, memory};
+use crate::stages::{Context, Run, StageOutput, given, memory};
 use crate::store::Digest;
 
 /// File name of the samples, JSON lines of [`SampleLine`].
 pub const SAMPLES: &str = "samples.jsonl";
 /// The samples' texts.
 const SAMPLES_TEXT: &str = "samples.txt";
+/// Texts that are drawn in windows, as they come: JSON lines of [`WindowLine`].
+const WINDOWS: &str = "windows.jsonl";
+/// File name of the recorded steps, JSON lines of [`UnmaskedLine`], a line a row.
+pub const STEPS: &str = "steps.jsonl";
 /// File name of [`Summary`].
 pub const SUMMARY: &str = "sample.json";
 /// Samples shown while it runs.
@@ -37,7 +45,7 @@ const SHOWN_CHARACTERS: usize = 400;
 /// A line of `samples.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SampleLine {
-    /// Its tokens, L of them.
+    /// Its tokens: L of them, but for semi-autoregressive sampling.
     pub tokens: Vec<u32>,
     /// Its text, one record a line; of joined rows the first and the last are parts of one.
     pub text: String,
@@ -45,6 +53,9 @@ pub struct SampleLine {
     pub steps: u32,
     /// How often the network was asked about it.
     pub network_calls: u32,
+    /// Which of several given texts it has, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<u32>,
     /// Complete records in it, where a grammar judges them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<u64>,
@@ -59,6 +70,46 @@ pub struct SampleLine {
 /// The file is absent or damaged.
 pub fn read_samples(artifact: &Path) -> Result<Vec<SampleLine>> {
     read_json_lines(&artifact.join(SAMPLES))
+}
+
+/// A line of `steps.jsonl`: when each token of a row was drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnmaskedLine {
+    /// The row, from 0.
+    pub row: u32,
+    /// Its tokens (L).
+    pub tokens: Vec<u32>,
+    /// The step in which each took its position, from 0; of a token that was masked again, the last time. `null` where it was
+    /// given (L).
+    pub steps: Vec<Option<u32>>,
+    /// The probability that the model gave it then (L); `null` where no draw was made.
+    pub probabilities: Vec<Option<f32>>,
+}
+
+/// Reads the recorded steps of a sample artifact; none where it has none.
+///
+/// # Errors
+/// The file is damaged.
+pub fn read_steps(artifact: &Path) -> Result<Vec<UnmaskedLine>> {
+    let path = artifact.join(STEPS);
+    if path.exists() {
+        read_json_lines(&path)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+/// A line of `windows.jsonl`: what a window adds to a text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WindowLine {
+    /// The row, from 0.
+    pub row: u32,
+    /// The window, from 0.
+    pub window: u32,
+    /// The new tokens.
+    pub tokens: Vec<u32>,
+    /// Their text.
+    pub text: String,
 }
 
 /// `sample.json`: the counts.
@@ -79,6 +130,9 @@ pub struct Summary {
     pub weights: Weights,
     /// How often the network was asked, in rows.
     pub network_calls: u64,
+    /// Tokens of all rows together, where rows are not as long as the model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
     /// What the grammar says, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grammar: Option<Judgement>,
@@ -123,37 +177,81 @@ impl Run for Sample {
         let network = model.network(artifact, self.weights, context.device)?;
         let objective = model.build_objective(context.seed);
         let named = self.sampler.unwrap_or_else(|| model.objective.samplers()[0]);
-        let mut sampler = sample::build(named, &model.objective, &*objective, model.special, model.wrap)?;
-        let steps = sampler.steps(self.steps, model.length as usize);
+        let given = match &self.given {
+            Some(given) => given::rows(given, context, &model, &tokenizer)?,
+            None => given::GivenRows::default(),
+        };
+        let count = given.count(self.count)?;
+        let special = model.special;
+        let structural = [special.bos, special.eos, special.pad];
+        let late: &[u32] = match self.end_of_text {
+            EndOfText::Last => &structural[1..],
+            EndOfText::Drawn | EndOfText::Never => &[],
+        };
+        let banned: &[u32] = match self.end_of_text {
+            EndOfText::Never => &structural[1..],
+            EndOfText::Drawn | EndOfText::Last => &[],
+        };
+        let make = || sample::build(named, &model.objective, &*objective, special, model.wrap, late);
         let task = Sampling {
-            given: if self.given_ends {
-                [Some(model.special.bos), model.wrap.then_some(model.special.eos)]
+            ends: if self.given_ends {
+                let is_last_given = model.wrap && !matches!(named, Sampler::SemiAutoregressive(_));
+                [Some(special.bos), is_last_given.then_some(special.eos)]
             } else {
                 [None; 2]
             },
-            count: self.count,
+            given: &given.tokens,
+            count,
             steps: self.steps,
             temperature: self.temperature,
+            truncation: Truncation {
+                top_k: self.top_k,
+                top_p: self.top_p.unwrap_or(1.0),
+                min_p: self.min_p.unwrap_or(0.0),
+            },
+            banned,
+            repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
+            guidance: self.guidance.unwrap_or(0.0),
+            structural: &structural,
             support: objective.support(),
             seed: context.seed,
+            first_step: 0,
             micro_batch: memory::rows_at_a_time(network.shape(), context.device),
+            recorded: self.record_steps as usize,
         };
         let started = std::time::Instant::now();
-        let drawn = task.run(&mut *sampler, &*network, context.cancel, &mut |done| {
-            context.progress(Progress {
-                done: u64::from(done),
-                total: Some(u64::from(steps)),
-                unit: "steps",
-                figures: vec![("rows", self.count.to_string())],
-            });
-        })?;
+        let length = model.length as usize;
+        let texts = match named {
+            Sampler::SemiAutoregressive(windows) => {
+                let stream = Stream::create(context, &model, &tokenizer)?;
+                stream.draw(self, &windows, &task, &make, &*network)?
+            }
+            _ => {
+                let mut sampler = make()?;
+                let steps = sampler.steps(self.steps, length);
+                let drawn = task.run(&mut *sampler, &*network, context.cancel, &mut |done| {
+                    context.progress(Progress {
+                        done: u64::from(done.steps),
+                        total: Some(u64::from(steps)),
+                        unit: "steps",
+                        figures: vec![("rows", count.to_string())],
+                    });
+                })?;
+                write_unmasked(&drawn, &context.output.join(STEPS), length)?;
+                Texts {
+                    rows: drawn.tokens.chunks(length).map(<[u32]>::to_vec).collect(),
+                    network_calls: drawn.network_calls,
+                    steps,
+                }
+            }
+        };
         let seconds = started.elapsed().as_secs_f64();
         let mut judge = grammar
             .as_ref()
             .map(|grammar| Judge::new(grammar, &model, &tokenizer));
         let mut lines = TextWriter::create(context.output.join(SAMPLES))?;
-        let mut texts = TextWriter::create(context.output.join(SAMPLES_TEXT))?;
-        for (index, row) in drawn.tokens.chunks(model.length as usize).enumerate() {
+        let mut plain = TextWriter::create(context.output.join(SAMPLES_TEXT))?;
+        for (index, row) in texts.rows.iter().enumerate() {
             let (records, accepted) = match &mut judge {
                 Some(judge) => {
                     let (records, accepted) = judge.row(row)?;
@@ -162,39 +260,43 @@ impl Run for Sample {
                 None => (None, None),
             };
             let line = SampleLine {
-                tokens: row.to_vec(),
-                text: text(row, model.special, &tokenizer)?,
-                steps,
-                network_calls: drawn.network_calls[index],
+                tokens: row.clone(),
+                text: text(row, special, &tokenizer)?,
+                steps: texts.steps,
+                network_calls: texts.network_calls[index],
+                given: given.number_of(index, count),
                 records,
                 accepted,
             };
             lines
                 .line(&serde_json::to_string(&line).wrap(Kind::Internal, || "write a sample".to_owned())?)?;
-            texts.line(&line.text)?;
-            texts.line("")?;
+            plain.line(&line.text)?;
+            plain.line("")?;
             if index < SHOWN {
                 context.note(format!("sample {}: {}", index + 1, shown(&line.text)));
             }
         }
         lines.finish()?;
-        texts.finish()?;
+        plain.finish()?;
+        let tokens: usize = texts.rows.iter().map(Vec::len).sum();
         let summary = Summary {
             model: Some(ModelInfo::identity(artifact)?),
-            rows: self.count,
-            steps,
+            rows: count,
+            steps: texts.steps,
             sampler: named,
             temperature: self.temperature,
             weights: model.weights(self.weights),
-            network_calls: drawn.network_calls.iter().map(|&n| u64::from(n)).sum(),
+            network_calls: texts.network_calls.iter().map(|&n| u64::from(n)).sum(),
+            tokens: (tokens != texts.rows.len() * length).then_some(tokens as u64),
             grammar: judge.map(|judge| judge.judgement()),
         };
         write_json(&context.output.join(SUMMARY), &summary)?;
         let mut outcome = outcome(&summary);
-        let tokens = drawn.tokens.len() as f64 / seconds;
-        outcome
-            .provenance
-            .insert("tokens_per_second".to_owned(), json!(tokens.round()));
+        outcome.consumed = given.consumed;
+        outcome.provenance.insert(
+            "tokens_per_second".to_owned(),
+            json!((tokens as f64 / seconds).round()),
+        );
         model.note_precision(context.device, &mut outcome);
         Ok(outcome)
     }
@@ -208,13 +310,14 @@ fn outcome(summary: &Summary) -> StageOutput {
     let mut outcome = StageOutput::default();
     let mut figure = |name: &str, value: String| outcome.figures.push((name.to_owned(), value));
     figure("rows", summary.rows.to_string());
-    figure(
-        "network calls",
-        format!(
+    let calls = match summary.tokens {
+        Some(tokens) => format!("{:.2} a token", summary.network_calls as f64 / tokens as f64),
+        None => format!(
             "{:.1} a row",
             summary.network_calls as f64 / f64::from(summary.rows)
         ),
-    );
+    };
+    figure("network calls", calls);
     if let Some(judgement) = summary.grammar {
         let share = judgement
             .share
@@ -266,10 +369,123 @@ impl TextWriter {
         writeln!(self.file, "{line}").context(|| format!("write `{}`", self.path.display()))
     }
 
+    /// Writes what is there, so that another program can read it.
+    fn flush(&mut self) -> Result<()> {
+        self.file
+            .flush()
+            .context(|| format!("write `{}`", self.path.display()))
+    }
+
     fn finish(mut self) -> Result<()> {
         self.file
             .flush()
             .context(|| format!("write `{}`", self.path.display()))
+    }
+}
+
+/// Writes the recorded steps, if there are any.
+fn write_unmasked(drawn: &DrawnRows, path: &Path, length: usize) -> Result<()> {
+    if drawn.unmasked.is_empty() {
+        return Ok(());
+    }
+    let mut lines = TextWriter::create(path.to_owned())?;
+    let rows = drawn.unmasked.chunks(length).zip(drawn.tokens.chunks(length));
+    for (row, (unmasked, tokens)) in (0..).zip(rows) {
+        let probability = |unmasked: &sample::Unmasked| unmasked.probability.map(|p| p as f32);
+        let line = UnmaskedLine {
+            row,
+            tokens: tokens.to_vec(),
+            steps: unmasked
+                .iter()
+                .map(|unmasked| unmasked.map(|one| one.step))
+                .collect(),
+            probabilities: unmasked
+                .iter()
+                .map(|unmasked| unmasked.as_ref().and_then(probability))
+                .collect(),
+        };
+        lines.line(&serde_json::to_string(&line).wrap(Kind::Internal, || "write the steps".to_owned())?)?;
+    }
+    lines.finish()
+}
+
+/// Texts drawn.
+struct Texts {
+    rows: Vec<Vec<u32>>,
+    network_calls: Vec<u32>,
+    steps: u32,
+}
+
+/// Draws texts in windows and writes them as they come.
+struct Stream<'a> {
+    context: &'a Context<'a>,
+    model: &'a ModelInfo,
+    tokenizer: &'a Tokenizer,
+    lines: TextWriter,
+}
+
+impl<'a> Stream<'a> {
+    fn create(context: &'a Context<'a>, model: &'a ModelInfo, tokenizer: &'a Tokenizer) -> Result<Self> {
+        Ok(Self {
+            lines: TextWriter::create(context.output.join(WINDOWS))?,
+            context,
+            model,
+            tokenizer,
+        })
+    }
+
+    fn draw(
+        mut self,
+        stage: &Sample,
+        windows: &SemiAutoregressive,
+        task: &Sampling<'_>,
+        make: &dyn Fn() -> Result<Box<dyn sample::Sampler>>,
+        network: &dyn Network,
+    ) -> Result<Texts> {
+        let length = self.model.length;
+        let special = self.model.special;
+        let windows = semi_autoregressive::SemiAutoregressive {
+            stride: windows.stride.unwrap_or(length.div_ceil(2)) as usize,
+            length: windows.length.or(windows.max_length).unwrap_or(length) as usize,
+            end: windows.until.map(|_| special.eos),
+            window_steps: windows.window_steps.unwrap_or(stage.steps),
+        };
+        let count = windows.windows(length as usize);
+        let (context, tokenizer) = (self.context, self.tokenizer);
+        let steps = make()?.steps(stage.steps, length as usize);
+        let lines = &mut self.lines;
+        let drawn = windows.run(
+            task,
+            make,
+            network,
+            context.cancel,
+            &mut |window, _| {
+                context.progress(Progress {
+                    done: u64::from(window),
+                    total: Some(u64::from(count)),
+                    unit: "windows",
+                    figures: vec![("rows", task.count.to_string())],
+                });
+            },
+            &mut |window: Window<'_>| {
+                let line = WindowLine {
+                    row: window.row as u32,
+                    window: window.index,
+                    tokens: window.tokens.to_vec(),
+                    text: text(window.tokens, special, tokenizer)?,
+                };
+                let line =
+                    serde_json::to_string(&line).wrap(Kind::Internal, || "write a window".to_owned())?;
+                lines.line(&line)?;
+                lines.flush()
+            },
+        )?;
+        self.lines.finish()?;
+        Ok(Texts {
+            rows: drawn.tokens,
+            network_calls: drawn.network_calls,
+            steps,
+        })
     }
 }
 

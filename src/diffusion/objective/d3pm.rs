@@ -19,8 +19,8 @@
 
 use super::masking::{DiscreteStep, Masking};
 use super::{Draw, Given, Method, Objective, Passes};
-use crate::diffusion::Posterior;
 use crate::diffusion::forward::{Conditioning, ForwardProcess, NoisedBatch, RowIndex, Score};
+use crate::diffusion::{Posterior, Scores};
 use crate::error::Result;
 use crate::kernels::{Loss, VocabSupport};
 use crate::manifest::{D3pmObjective, DEFAULT_SAMPLING_EPSILON, MdlmObjective};
@@ -200,6 +200,7 @@ impl Objective for D3pm {
             forward: self.masking.forward,
             conditioning: self.masking.conditioning,
             zero_masking: self.zero_masking,
+            scores: Scores::OfProbabilities,
         })
     }
 }

@@ -32,7 +32,7 @@
 use super::masking::{Masking, one_at_a_time, push_count, push_given, push_one};
 use super::{Draw, Given, Method, Objective, Passes};
 use crate::diffusion::forward::{Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, RowIndex, Score};
-use crate::diffusion::{Posterior, Subs};
+use crate::diffusion::{Posterior, Scores, Subs};
 use crate::error::Result;
 use crate::kernels::{Loss, VocabSupport};
 use crate::manifest::{Bell, BoundEnds, Estimator, MdlmObjective, Times, Weighting};
@@ -217,6 +217,7 @@ impl Objective for Mdlm {
             forward: self.masking.forward,
             conditioning: self.masking.conditioning,
             zero_masking: true,
+            scores: Scores::OfProbabilities,
         })
     }
 }

@@ -13,7 +13,7 @@
 use super::masking::{one_at_a_time, push_count, push_one};
 use super::{Draw, Given, Method, Objective, Passes};
 use crate::diffusion::forward::{Conditioning, ForwardProcess, NoisedBatch, RowIndex, Score};
-use crate::diffusion::{Posterior, Subs};
+use crate::diffusion::{Posterior, Scores, Subs};
 use crate::error::Result;
 use crate::kernels::{Loss, VocabSupport};
 use crate::manifest::{Estimator, MlmObjective, Noise};
@@ -124,6 +124,7 @@ impl Objective for Mlm {
             forward: ForwardProcess::absorbing(Noise::default(), self.parameterization.mask),
             conditioning: Conditioning::None,
             zero_masking: true,
+            scores: Scores::OfProbabilities,
         })
     }
 }

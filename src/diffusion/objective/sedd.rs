@@ -19,7 +19,7 @@
 use super::masking::{BoundLevel, Masking, push_given};
 use super::{Draw, Given, Method, Objective, Passes};
 use crate::diffusion::forward::{Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, RowIndex, Score};
-use crate::diffusion::{Posterior, Subs};
+use crate::diffusion::{Posterior, Scores, Subs};
 use crate::error::Result;
 use crate::kernels::{Loss, VocabSupport};
 use crate::manifest::{BoundEnds, Estimator, SeddObjective};
@@ -141,6 +141,9 @@ impl Objective for Sedd {
             forward: self.masking.forward,
             conditioning: self.masking.conditioning,
             zero_masking: true,
+            scores: Scores::OfLogits {
+                tokens: f64::from(self.parameterization.vocabulary - 1),
+            },
         })
     }
 }

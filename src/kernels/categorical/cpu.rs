@@ -1,6 +1,6 @@
 //! The categorical draw on the CPU.
 
-use super::{Confidence, Draw, not_finite};
+use super::{Confidence, Draw, Truncation, not_finite};
 use crate::error::Result;
 use crate::kernels::VocabSupport;
 
@@ -17,6 +17,33 @@ pub fn draw(
     confidence: bool,
     scratch: &mut Vec<f64>,
 ) -> Result<Draw> {
+    draw_truncated(
+        logits,
+        support,
+        temperature,
+        Truncation::NONE,
+        u,
+        confidence,
+        scratch,
+    )
+}
+
+/// The same from the tokens that a truncation keeps. The draw's numbers are those of the whole distribution. At temperature 0
+/// it is the likeliest token, the first of equal ones, with its numbers at temperature 1.
+///
+/// # Errors
+/// No token has a finite logit, or one is not a number.
+pub fn draw_truncated(
+    logits: &[f32],
+    support: VocabSupport,
+    temperature: f64,
+    truncation: Truncation,
+    u: f64,
+    confidence: bool,
+    scratch: &mut Vec<f64>,
+) -> Result<Draw> {
+    let is_greedy = temperature == 0.0;
+    let temperature = if is_greedy { 1.0 } else { temperature };
     let mask = support.mask as usize;
     let mask_logit = logits
         .get(mask)
@@ -24,10 +51,10 @@ pub fn draw(
     let size = logits.len().min(support.size as usize);
     let logits = &logits[..size];
     let excluded = support.excluded() as usize;
-    let mut top = f32::NEG_INFINITY;
+    let (mut top, mut likeliest) = (f32::NEG_INFINITY, 0);
     for (v, &logit) in logits.iter().enumerate() {
         if v != excluded && (logit > top || logit.is_nan()) {
-            top = logit;
+            (top, likeliest) = (logit, v);
         }
     }
     if !top.is_finite() {
@@ -35,18 +62,32 @@ pub fn draw(
     }
     // An f32 difference would round the exponent; a hot temperature would show it.
     let exponent = |logit: f32| (f64::from(logit) - f64::from(top)) / temperature;
+    let weight = |v: usize| {
+        if v == excluded {
+            0.0
+        } else {
+            exponent(logits[v]).exp()
+        }
+    };
     let mut total = 0.0;
     scratch.clear();
-    scratch.extend(logits.iter().enumerate().map(|(v, &logit)| {
-        if v != excluded {
-            total += exponent(logit).exp();
-        }
+    scratch.extend((0..size).map(|v| {
+        total += weight(v);
         total
     }));
-    // u ≤ 1 − 2^−53, so u · total rounds to less than the total, and the last cumulative sum exceeds it. A token of
-    // probability zero repeats its predecessor's sum, so it is never the first to exceed anything.
-    let target = u * total;
-    let token = scratch.partition_point(|&sum| sum <= target);
+    let token = if is_greedy {
+        likeliest
+    } else if truncation == Truncation::NONE {
+        // u ≤ 1 − 2^−53, so u · total rounds to less than the total, and the last cumulative sum exceeds it. A token of
+        // probability zero repeats its predecessor's sum, so it is never the first to exceed anything.
+        let target = u * total;
+        scratch.partition_point(|&sum| sum <= target)
+    } else {
+        scratch.clear();
+        scratch.extend((0..size).map(weight));
+        truncation.apply(scratch);
+        at(scratch, u)
+    };
     let log_total = total.ln();
     Ok(Draw {
         token: token as u32,
@@ -58,6 +99,17 @@ pub fn draw(
             confidence_of(exponents.map(|(_, &logit)| exponent(logit)), total)
         }),
     })
+}
+
+/// The first token whose cumulative weight exceeds u times all of them; the weights become cumulative.
+fn at(weights: &mut [f64], u: f64) -> usize {
+    let mut total = 0.0;
+    for weight in &mut *weights {
+        total += *weight;
+        *weight = total;
+    }
+    let target = u * total;
+    weights.partition_point(|&sum| sum <= target)
 }
 
 /// The confidence of the distribution with weights exp(x) that sum to `total`, for these x.
@@ -176,6 +228,83 @@ mod tests {
         }
     }
 
+    /// The tokens that a truncation keeps of tokens with these weights, and each one's share of 30,000 draws.
+    fn shares(weights: &[f64], truncation: Truncation) -> Vec<f64> {
+        let logits: Vec<f32> = weights.iter().map(|weight| weight.ln() as f32).collect();
+        let support = support(weights.len() as u32, weights.len() as u32 + 1);
+        let random = Random::new(9, Stream::Sample);
+        let mut counts = vec![0_u32; weights.len()];
+        for i in 0..30_000 {
+            let u = random.uniform(1, 0, i);
+            let found = draw_truncated(&logits, support, 1.0, truncation, u, false, &mut Vec::new()).unwrap();
+            counts[found.token as usize] += 1;
+            let p = weights[found.token as usize] / weights.iter().sum::<f64>();
+            assert!(
+                (found.log_probability - p.ln()).abs() < 1e-6,
+                "of the whole distribution"
+            );
+        }
+        counts.iter().map(|&n| f64::from(n) / 30_000.0).collect()
+    }
+
+    #[test]
+    fn truncations_keep_the_tokens_that_they_define_and_their_ratios() {
+        let weights = [1.0, 8.0, 2.0, 4.0, 1.0];
+        let kept = |truncation| shares(&weights, truncation);
+        // Five standard errors of a binomial share.
+        let near = |found: &[f64], expected: &[f64]| {
+            for (found, expected) in found.iter().zip(expected) {
+                let error = (expected * (1.0 - expected) / 30_000.0).sqrt();
+                assert!(
+                    (found - expected).abs() <= 5.0 * error,
+                    "{found} is not {expected}"
+                );
+            }
+        };
+        let of = |weights: [f64; 5]| weights.map(|weight| weight / weights.iter().sum::<f64>());
+        near(&kept(Truncation::NONE), &of(weights));
+        let top_k = |k| Truncation {
+            top_k: Some(k),
+            ..Truncation::NONE
+        };
+        near(&kept(top_k(2)), &of([0.0, 8.0, 0.0, 4.0, 0.0]));
+        near(&kept(top_k(9)), &of(weights));
+        // Of two equal tokens the first is kept.
+        near(&kept(top_k(4)), &of([1.0, 8.0, 2.0, 4.0, 0.0]));
+        let top_p = |p| Truncation {
+            top_p: p,
+            ..Truncation::NONE
+        };
+        near(&kept(top_p(1e-9)), &of([0.0, 8.0, 0.0, 0.0, 0.0]));
+        // 8/16 is a half; a little more needs the next.
+        near(&kept(top_p(0.499)), &of([0.0, 8.0, 0.0, 0.0, 0.0]));
+        near(&kept(top_p(0.501)), &of([0.0, 8.0, 0.0, 4.0, 0.0]));
+        let min_p = |p| Truncation {
+            min_p: p,
+            ..Truncation::NONE
+        };
+        near(&kept(min_p(0.24)), &of([0.0, 8.0, 2.0, 4.0, 0.0]));
+        near(&kept(min_p(1.0)), &of([0.0, 8.0, 0.0, 0.0, 0.0]));
+        // Top-k comes first, and top-p takes its share of what is left: 8 of 12 is more than 0.6.
+        let both = Truncation {
+            top_k: Some(2),
+            top_p: 0.6,
+            min_p: 0.0,
+        };
+        near(&kept(both), &of([0.0, 8.0, 0.0, 0.0, 0.0]));
+    }
+
+    #[test]
+    fn temperature_zero_is_the_first_of_the_likeliest_with_its_numbers_at_one() {
+        let logits = [0.0, 2.0, 9.0, 2.0];
+        for u in [0.0, 0.999] {
+            let found = draw(&logits, support(2, 4), 0.0, u, true, &mut Vec::new()).unwrap();
+            let warm = draw(&logits, support(2, 4), 1.0, 0.2, true, &mut Vec::new()).unwrap();
+            assert_eq!(found, warm);
+            assert_eq!(found.token, 1);
+        }
+    }
+
     #[test]
     fn logits_that_are_not_finite_are_an_error() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -237,6 +366,23 @@ mod tests {
     }
 
     proptest! {
+        /// A truncation that keeps everything draws what the plain draw does, and none draws outside the support.
+        #[test]
+        fn truncation_that_keeps_all_changes_no_draw(
+            logits in prop::collection::vec(-5_f32..5.0, 2..40), bits: u64, mask: prop::sample::Index,
+            k in 1_u32..50, p in 0.01_f64..1.0,
+        ) {
+            let mask = mask.index(logits.len()) as u32;
+            let support = support(mask, logits.len() as u32);
+            let with = |truncation| {
+                draw_truncated(&logits, support, 0.7, truncation, unit(bits), true, &mut Vec::new()).unwrap()
+            };
+            let all = Truncation { top_k: Some(logits.len() as u32), top_p: 1.0, min_p: 0.0 };
+            prop_assert_eq!(with(all), with(Truncation::NONE));
+            let token = with(Truncation { top_k: Some(k), top_p: p, min_p: p / 2.0 }).token;
+            prop_assert!(token != mask && (token as usize) < logits.len());
+        }
+
         #[test]
         fn draw_is_a_token_of_the_support(
             logits in prop::collection::vec(-50_f32..50.0, 2..40), bits: u64, mask: prop::sample::Index

@@ -14,6 +14,8 @@
 //! entropy            −Σ_{v ∈ S} p_v log p_v = lse − Σ_{v ∈ S} p_v z_v, in nats
 //! ```
 //!
+//! [`Truncation`] leaves tokens out of the draw, and not out of the numbers: these say what the model holds likely.
+//!
 //! The weights exp((l_v − max l) / τ) and all sums are in f64. The error of a token's probability is then at most
 //! 2^−53, the distance of two uniforms, plus the rounding of the sums (V · 2^−53 relative). Gumbel-max in f32, by
 //! contrast, never draws uniforms above 1 − 2^−24 and so cuts the tail off, which silently lowers the temperature
@@ -26,6 +28,74 @@ pub mod cpu;
 pub mod cuda;
 
 use crate::error::Error;
+
+/// Which tokens of the support may be drawn. The settings apply one after the other, in this order, each to the
+/// distribution that those before it have left; the likeliest token is always kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Truncation {
+    /// The k likeliest; of equal ones, those with the smallest ids (arXiv 1805.04833).
+    pub top_k: Option<u32>,
+    /// The likeliest, as few as have this probability together (nucleus sampling, arXiv 1904.09751); 1 keeps all.
+    ///
+    /// DIFFERENCE: the code of bd3lms and ReMDM keeps those whose cumulative probability is at most p, one token less.
+    pub top_p: f64,
+    /// Those with at least this share of the likeliest one's probability (arXiv 2407.01082); 0 keeps all.
+    pub min_p: f64,
+}
+
+impl Truncation {
+    /// Every token may be drawn.
+    pub const NONE: Self = Self {
+        top_k: None,
+        top_p: 1.0,
+        min_p: 0.0,
+    };
+
+    /// Sets the weights (V) of the tokens to 0 that may not be drawn. One weight at least is above 0.
+    fn apply(self, weights: &mut [f64]) {
+        if self.top_k.is_some() || self.top_p < 1.0 {
+            let mut order: Vec<u32> = (0..weights.len() as u32)
+                .filter(|&v| weights[v as usize] > 0.0)
+                .collect();
+            let by_weight = |&a: &u32, &b: &u32| {
+                let (a_weight, b_weight) = (weights[a as usize], weights[b as usize]);
+                b_weight.total_cmp(&a_weight).then(a.cmp(&b))
+            };
+            if let Some(k) = self.top_k.map(|k| (k as usize).max(1))
+                && k < order.len()
+            {
+                order.select_nth_unstable_by(k - 1, by_weight);
+                for v in order.split_off(k) {
+                    weights[v as usize] = 0.0;
+                }
+            }
+            if self.top_p < 1.0 {
+                let by_weight = |&a: &u32, &b: &u32| {
+                    let (a_weight, b_weight) = (weights[a as usize], weights[b as usize]);
+                    b_weight.total_cmp(&a_weight).then(a.cmp(&b))
+                };
+                order.sort_unstable_by(by_weight);
+                let wanted = self.top_p * order.iter().map(|&v| weights[v as usize]).sum::<f64>();
+                let mut sum = 0.0;
+                let kept = order.iter().take_while(|&&v| {
+                    let is_wanted = sum < wanted;
+                    sum += weights[v as usize];
+                    is_wanted
+                });
+                let kept = kept.count().max(1);
+                for v in order.split_off(kept) {
+                    weights[v as usize] = 0.0;
+                }
+            }
+        }
+        if self.min_p > 0.0 {
+            let least = self.min_p * weights.iter().copied().fold(0.0, f64::max);
+            for weight in weights.iter_mut().filter(|weight| **weight < least) {
+                *weight = 0.0;
+            }
+        }
+    }
+}
 
 /// A drawn token and its numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]

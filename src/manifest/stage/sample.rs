@@ -5,10 +5,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::check::model::or_train;
+use super::check::sampling;
 use super::check::{StageEntry, Stages};
 use super::evaluate::Weights;
-use super::{MODELS, ReferenceField, StageKind, StageSpec};
+use super::{FileReference, MODELS, ReferenceField, StageKind, StageSpec};
 use crate::manifest::fault::{Draft, quoted, spaced};
+use crate::manifest::published::is_default;
+use crate::manifest::template::{self, Piece};
 use crate::manifest::{Objective, Sampler};
 
 /// Sampler steps; the authors' configuration (`sampling.steps` is 128).
@@ -20,11 +23,12 @@ pub const DEFAULT_SAMPLE_STEPS: u32 = 128;
 pub struct Sample {
     /// Name of the train or checkpoint stage whose model is sampled.
     pub model: String,
-    /// Number of rows to sample.
+    /// Number of rows to sample; with `given`, of each of its texts.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub count: u32,
-    /// Number of reverse steps, from all tokens masked to none. The samplers `first_hitting` and `autoregressive`
-    /// take a step per token, whatever this number is. Default: the MDLM authors' configuration (`sampling.steps`, arXiv 2406.07524).
+    /// Number of reverse steps, from all tokens masked to none; of `gibbs`, number of sweeps. The samplers `first_hitting`
+    /// and `autoregressive` take a step per token and `threshold` as many as a row needs, whatever this number is. Default:
+    /// the MDLM authors' configuration (`sampling.steps`, arXiv 2406.07524).
     #[serde(default = "default_sample_steps")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub steps: u32,
@@ -39,11 +43,47 @@ pub struct Sample {
     /// 2406.07524).
     #[serde(default)]
     pub given_ends: bool,
-    /// Number that the logits are divided by; below 1, likely tokens become more likely. Default: the model's own
-    /// distribution.
+    /// Tokens that are given instead of drawn: a prompt, a suffix, or a text with holes. The row then begins with BOS.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<GivenText>,
+    /// Number that the logits are divided by; below 1, likely tokens become more likely, and 0 draws the likeliest token.
+    /// Default: the model's own distribution.
     #[serde(default = "one")]
-    #[schemars(range(min = 1e-3, max = 100.0))]
+    #[schemars(range(min = 0.0, max = 100.0))]
     pub temperature: f64,
+    /// Draws from the k likeliest tokens alone (arXiv 1805.04833). Default: from all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(range(min = 1))]
+    pub top_k: Option<u32>,
+    /// Draws from the likeliest tokens alone, as few as have this probability together (nucleus sampling, arXiv
+    /// 1904.09751). Default: from all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(range(min = 1e-6, max = 1.0))]
+    pub top_p: Option<f64>,
+    /// Draws from those tokens alone that have at least this share of the likeliest one's probability (arXiv 2407.01082).
+    /// Default: from all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_p: Option<f64>,
+    /// Divides positive logits of tokens that the row has already, and multiplies negative ones: above 1, repetition becomes
+    /// less likely (CTRL, arXiv 1909.05858). BOS, EOS and padding are exempt. Default: 1, no penalty.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(range(min = 0.01, max = 100.0))]
+    pub repetition_penalty: Option<f64>,
+    /// Strength w of guidance by the given tokens: logits u + (1 + w) (l − u), where u are those of the row with its given
+    /// tokens masked (arXiv 2410.18514). It doubles the network calls and needs `given`. Default: 0, no guidance.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(range(min = -1.0, max = 100.0))]
+    pub guidance: Option<f64>,
+    /// When the token that ends a text (EOS) is drawn. Default: as the model draws it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub end_of_text: EndOfText,
+    /// Number of rows, the first ones, of which `steps.jsonl` records when each token was drawn and with which probability.
+    /// Default: 0, none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(range(max = 1000))]
+    pub record_steps: u32,
     /// Weights to sample from. Default: the MDLM authors sample from the average (arXiv 2406.07524).
     #[serde(default)]
     pub weights: Weights,
@@ -55,6 +95,161 @@ pub struct Sample {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
+}
+
+/// When the token that ends a text is drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EndOfText {
+    /// As any other token.
+    #[default]
+    Drawn,
+    /// Never: rows are filled with text.
+    Never,
+    /// Last: EOS and padding are unmasked when no other token of the block is left (LLaDA's suppression of EOS, arXiv
+    /// 2502.09992). Only for samplers that choose by confidence.
+    Last,
+}
+
+/// Tokens that are given instead of drawn. Either `template`, or `prompt` and `suffix` or one of them, or `file`; each as text
+/// or as tokens.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GivenText {
+    /// Text at the beginning of the row. Default: none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub prompt: Option<String>,
+    /// Text at the end of the row, with EOS after it. Default: none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub suffix: Option<String>,
+    /// Text with holes: `⟨4⟩` stands for 4 tokens, `⟨…⟩` for all that the row has room for, `⟨⟨` for the character `⟨`. After a
+    /// text without `⟨…⟩` comes EOS. Default: none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub template: Option<String>,
+    /// The prompt as tokens. Default: none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub prompt_tokens: Option<Vec<u32>>,
+    /// The suffix as tokens. Default: none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub suffix_tokens: Option<Vec<u32>>,
+    /// The row as tokens from BOS on, `null` where a token is drawn; positions after the last one are drawn. Default: none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub template_tokens: Option<Vec<Option<u32>>>,
+    /// File of many, relative to the manifest's folder: each line is a JSON object with the fields above. `count` rows are
+    /// drawn for each. Default: none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[schemars(length(min = 1))]
+    pub file: Option<String>,
+}
+
+impl GivenText {
+    /// The names of the fields that are stated.
+    #[must_use]
+    pub fn stated(&self) -> Vec<&'static str> {
+        let all = [
+            ("prompt", self.prompt.is_some()),
+            ("suffix", self.suffix.is_some()),
+            ("template", self.template.is_some()),
+            ("prompt_tokens", self.prompt_tokens.is_some()),
+            ("suffix_tokens", self.suffix_tokens.is_some()),
+            ("template_tokens", self.template_tokens.is_some()),
+            ("file", self.file.is_some()),
+        ];
+        let stated = all.into_iter().filter(|(_, is_stated)| *is_stated);
+        stated.map(|(name, _)| name).collect()
+    }
+
+    /// What is wrong with the fields together or with one of them: the field, what is wrong, and the way out.
+    #[must_use]
+    pub fn fault(&self) -> Option<(&'static str, String, String)> {
+        let stated = self.stated();
+        let excluding: [&[&str]; 5] = [
+            &["prompt", "suffix"],
+            &["prompt_tokens", "suffix_tokens"],
+            &["template"],
+            &["template_tokens"],
+            &["file"],
+        ];
+        let Some(&first) = stated.first() else {
+            let hint = "state `prompt`, `suffix`, `template` or `file`".to_owned();
+            return Some(("", "nothing is given".to_owned(), hint));
+        };
+        let group = excluding.iter().find(|group| group.contains(&first));
+        let other = stated
+            .iter()
+            .find(|name| !group.is_some_and(|group| group.contains(name)));
+        if let Some(other) = other {
+            return Some((
+                *other,
+                format!("`{other}` and `{first}` exclude each other"),
+                format!("leave `{other}` or `{first}` out, or write one `template` with holes"),
+            ));
+        }
+        for (name, text) in [("prompt", &self.prompt), ("suffix", &self.suffix)] {
+            if text.as_ref().is_some_and(String::is_empty) {
+                let message = format!("`{name}` is empty");
+                return Some((name, message, format!("leave `{name}` out")));
+            }
+        }
+        for (name, tokens) in [
+            ("prompt_tokens", &self.prompt_tokens),
+            ("suffix_tokens", &self.suffix_tokens),
+        ] {
+            if tokens.as_ref().is_some_and(Vec::is_empty) {
+                let message = format!("`{name}` is empty");
+                return Some((name, message, format!("leave `{name}` out")));
+            }
+        }
+        if let Some(template) = &self.template
+            && let Err(message) = template::parse(template)
+        {
+            let hint =
+                "write holes as `⟨4⟩`, of 4 tokens, or `⟨…⟩`, which fills the row; `⟨⟨` is the character";
+            return Some(("template", message, hint.to_owned()));
+        }
+        if let Some(tokens) = &self.template_tokens
+            && tokens.iter().all(Option::is_none)
+        {
+            let hint = "write a number for each token that is given, or leave `given` out".to_owned();
+            return Some(("template_tokens", "no token is given".to_owned(), hint));
+        }
+        None
+    }
+
+    /// The largest token that is stated, and the field.
+    #[must_use]
+    pub fn largest_token(&self) -> Option<(&'static str, u32)> {
+        let of = |name, tokens: &Option<Vec<u32>>| {
+            let largest = tokens.iter().flatten().copied().max();
+            largest.map(|token| (name, token))
+        };
+        let template = self.template_tokens.iter().flatten().flatten().copied().max();
+        [
+            of("prompt_tokens", &self.prompt_tokens),
+            of("suffix_tokens", &self.suffix_tokens),
+            template.map(|token| ("template_tokens", token)),
+        ]
+        .into_iter()
+        .flatten()
+        .max_by_key(|(_, token)| *token)
+    }
+
+    /// Whether a token after the first drawn one is given.
+    #[must_use]
+    pub fn has_suffix(&self) -> bool {
+        if self.suffix.is_some() || self.suffix_tokens.is_some() {
+            return true;
+        }
+        if let Some(tokens) = &self.template_tokens {
+            let drawn = tokens.iter().skip_while(|token| token.is_some());
+            return drawn.into_iter().any(Option::is_some);
+        }
+        let pieces = self.template.as_deref().map(template::parse);
+        pieces.and_then(Result::ok).is_some_and(|pieces| {
+            let is_prompt = matches!(pieces[..], [Piece::Text(_), Piece::Rest] | [Piece::Rest]);
+            !is_prompt
+        })
+    }
 }
 
 defaults! {
@@ -92,6 +287,13 @@ impl StageSpec for Sample {
         true
     }
 
+    fn files(&self) -> Vec<FileReference> {
+        let file = self.given.as_ref().and_then(|given| given.file.as_ref());
+        file.map(|path| FileReference::one("given/file", path))
+            .into_iter()
+            .collect()
+    }
+
     /// The share of records that its grammar accepts.
     fn has_metric(&self) -> bool {
         self.grammar.is_some()
@@ -119,6 +321,7 @@ impl StageSpec for Sample {
             let way = format!("set `\"sampler\": {}`", spaced(&in_place_of(sampler, fitting[0])));
             faults.push(fault.hint(or_train(way, &misfit)));
         }
+        sampling::check(self, stages, entry, faults);
         stages.grammar(entry, self.grammar.as_deref(), None, faults);
     }
 }

@@ -8,6 +8,7 @@ use crate::kernels::cuda::Cuda;
 use crate::kernels::cuda::device::Device;
 use crate::kernels::cuda::driver::{DType, Driver};
 use crate::kernels::cuda::emulated::Emulated;
+use crate::model::LogitEdits;
 use crate::model::dit::Arch;
 
 /// Heads 64 wide, a vocabulary and a row that no tile divides.
@@ -388,6 +389,7 @@ fn causal_chain_on_a_device_draws_what_the_cpu_draws() {
                 sigma: 0.0,
                 pattern,
                 temperature: 1.0,
+                edits: LogitEdits::NONE,
                 support: ALPHABET,
             };
             let draws = chain.draw(&request).unwrap();

@@ -7,11 +7,13 @@
 //! | `files.rs` | fields that name files |
 //! | `upstream.rs` | the rows that a stage reads: their tokenizer, length and grammar |
 //! | `objective.rs` | the settings of an objective that exclude each other |
+//! | `sampling.rs` | the settings of a sample stage that exclude each other or do not fit the row |
 //! | `model.rs` | the model that a stage measures: estimators and samplers that do not fit its objective |
 
 pub(super) mod files;
 pub(super) mod model;
 pub(super) mod objective;
+pub(super) mod sampling;
 pub(super) mod upstream;
 
 use indexmap::IndexMap;

@@ -1,0 +1,115 @@
+//! Rows with given tokens, from texts with holes.
+
+use super::UNSEEN;
+use crate::data::SpecialIds;
+use crate::error::{Error, Result};
+use crate::plural::counted;
+
+/// A part of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Tokens that are given.
+    Given(Vec<u32>),
+    /// So many tokens that are drawn.
+    Hole(usize),
+    /// Tokens that are drawn, as many as the row has room for.
+    Rest,
+}
+
+/// The row (L) that begins with BOS and has these parts, [`UNSEEN`] where a token is drawn. If `Rest` is among them and last,
+/// the row ends as it is drawn; else what follows it stands at the end of the row, with EOS. Without `Rest`, EOS comes after the
+/// last part; then padding where rows are padded, or, with `wrap`, what is drawn.
+///
+/// # Errors
+/// The parts are longer than the row, or leave nothing to draw.
+pub fn row(parts: &[Part], special: SpecialIds, wrap: bool, length: usize) -> Result<Vec<u32>> {
+    let rest = parts.iter().position(|part| *part == Part::Rest);
+    let (before, after) = parts.split_at(rest.unwrap_or(parts.len()));
+    let after = after.get(1..).unwrap_or_default();
+    let tokens = |parts: &[Part]| -> Vec<u32> {
+        parts
+            .iter()
+            .flat_map(|part| match part {
+                Part::Given(tokens) => tokens.clone(),
+                Part::Hole(count) => vec![UNSEEN; *count],
+                Part::Rest => Vec::new(),
+            })
+            .collect()
+    };
+    let mut row = vec![special.bos];
+    row.extend(tokens(before));
+    let mut end = tokens(after);
+    if rest.is_none() || !after.is_empty() {
+        end.push(special.eos);
+    }
+    let taken = row.len() + end.len();
+    if taken + usize::from(rest.is_some()) > length {
+        return Err(Error::input(format!(
+            "the given text has {} with the tokens that begin and end it, but a row has {length}{}",
+            counted(taken as u64, "token"),
+            if rest.is_some() {
+                ", of which one at least is drawn"
+            } else {
+                ""
+            }
+        ))
+        .hint("give fewer tokens, or use a model with longer rows"));
+    }
+    match rest {
+        Some(_) => row.resize(length - end.len(), UNSEEN),
+        None => {
+            row.append(&mut end);
+            row.resize(length, if wrap { UNSEEN } else { special.pad });
+        }
+    }
+    row.extend(end);
+    if !row.contains(&UNSEEN) {
+        return Err(Error::input("the given text leaves no token to draw")
+            .hint("write a hole: `⟨4⟩` stands for 4 tokens, `⟨…⟩` for all that the row has room for"));
+    }
+    Ok(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPECIAL: SpecialIds = SpecialIds {
+        bos: 10,
+        eos: 11,
+        pad: 12,
+        mask: 13,
+    };
+    const U: u32 = UNSEEN;
+
+    #[test]
+    fn given_row_has_its_parts_in_place() {
+        let of = |parts: &[Part], wrap| row(parts, SPECIAL, wrap, 8).unwrap();
+        let given = |tokens: &[u32]| Part::Given(tokens.to_vec());
+        let prompt = [given(&[1, 2]), Part::Rest];
+        assert_eq!(of(&prompt, true), [10, 1, 2, U, U, U, U, U]);
+        assert_eq!(of(&prompt, false), of(&prompt, true));
+        let suffix = [Part::Rest, given(&[3])];
+        assert_eq!(of(&suffix, true), [10, U, U, U, U, U, 3, 11]);
+        let both = [given(&[1]), Part::Rest, given(&[3]), Part::Hole(1)];
+        assert_eq!(of(&both, false), [10, 1, U, U, U, 3, U, 11]);
+        let holes = [given(&[1]), Part::Hole(2), given(&[3])];
+        assert_eq!(of(&holes, false), [10, 1, U, U, 3, 11, 12, 12]);
+        assert_eq!(of(&holes, true), [10, 1, U, U, 3, 11, U, U]);
+    }
+
+    #[test]
+    fn given_text_that_fills_the_row_is_refused() {
+        let given = |count| Part::Given(vec![1; count]);
+        let fails = |parts: &[Part]| {
+            row(parts, SPECIAL, false, 8)
+                .map_err(|error| error.to_string())
+                .unwrap_err()
+        };
+        assert!(fails(&[given(7), Part::Rest]).contains("8 tokens"));
+        assert!(row(&[given(6), Part::Rest], SPECIAL, false, 8).is_ok());
+        assert!(fails(&[Part::Rest, given(6)]).contains("8 tokens"));
+        assert!(fails(&[given(6), Part::Hole(1)]).contains("9 tokens"));
+        assert!(fails(&[given(3)]).contains("leaves no token"));
+    }
+}

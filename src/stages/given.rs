@@ -1,0 +1,190 @@
+//! The given tokens of a sample stage: texts with holes → rows.
+
+use std::path::PathBuf;
+
+use crate::data::read::Consumed;
+use crate::data::tokenizer::Tokenizer;
+use crate::error::{Context as _, Error, Result};
+use crate::manifest::GivenText;
+use crate::manifest::template::{self, Piece};
+use crate::sample::UNSEEN;
+use crate::sample::given::{Part, row};
+use crate::stages::Context;
+use crate::stages::trained::ModelInfo;
+
+/// Rows with given tokens.
+#[derive(Debug, Default)]
+pub struct GivenRows {
+    /// (n, L), [`UNSEEN`] where a token is drawn; empty where none is given.
+    pub tokens: Vec<u32>,
+    /// n.
+    rows: u32,
+    /// Whether they come from a file of many.
+    is_list: bool,
+    /// What was read outside the store.
+    pub consumed: Vec<(PathBuf, Consumed)>,
+}
+
+impl GivenRows {
+    /// Rows to draw, so many for each given one.
+    ///
+    /// # Errors
+    /// More than a stage can draw.
+    pub fn count(&self, each: u32) -> Result<u32> {
+        each.checked_mul(self.rows.max(1)).ok_or_else(|| {
+            Error::input(format!(
+                "{each} rows for each of {} texts are too many",
+                self.rows
+            ))
+            .hint("set `count` to a smaller number")
+        })
+    }
+
+    /// Which of many a row has.
+    #[must_use]
+    pub fn number_of(&self, index: usize, count: u32) -> Option<u32> {
+        (self.is_list && self.rows > 0).then(|| index as u32 / (count / self.rows))
+    }
+}
+
+/// The rows that a stage gives.
+///
+/// # Errors
+/// A text is longer than a row or leaves nothing to draw, the tokenizer does not know a part of it, a token is outside the
+/// vocabulary, or the file cannot be read; each with its line.
+pub fn rows(
+    given: &GivenText,
+    context: &Context<'_>,
+    model: &ModelInfo,
+    tokenizer: &Tokenizer,
+) -> Result<GivenRows> {
+    let Some(file) = &given.file else {
+        return Ok(GivenRows {
+            tokens: one(given, model, tokenizer)?,
+            rows: 1,
+            ..GivenRows::default()
+        });
+    };
+    let path = context.base.join(file);
+    let bytes = std::fs::read(&path).context(|| format!("read `{}`", path.display()))?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        Error::input(format!(
+            "read `{}`: invalid UTF-8 at byte {}",
+            path.display(),
+            error.valid_up_to() + 1
+        ))
+        .hint("write the file as UTF-8")
+    })?;
+    let mut all = GivenRows {
+        is_list: true,
+        ..GivenRows::default()
+    };
+    for (number, line) in (1..)
+        .zip(text.lines())
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
+        let place = || format!("`{}`, line {number}", path.display());
+        let given: GivenText = serde_json::from_str(line).map_err(|error| {
+            Error::input(format!("{}:{}: {error}", place(), error.column())).hint(
+                "write an object on each line, such as `{\"prompt\": \"Once\"}` or `{\"template\": \"The ⟨…⟩ is\"}`",
+            )
+        })?;
+        let fault = if given.file.is_some() {
+            let message = "a file of many cannot name another file".to_owned();
+            Some((message, "write the texts themselves".to_owned()))
+        } else {
+            given.fault().map(|(_, message, hint)| (message, hint))
+        };
+        if let Some((message, hint)) = fault {
+            return Err(Error::input(format!("{}: {message}", place())).hint(hint));
+        }
+        let row = one(&given, model, tokenizer).map_err(|error| error.context(place()))?;
+        all.tokens.extend(row);
+        all.rows += 1;
+    }
+    if all.rows == 0 {
+        return Err(Error::input(format!("`{}` has no line", path.display()))
+            .hint("write an object on each line, such as `{\"prompt\": \"Once\"}`"));
+    }
+    all.consumed = vec![(path, Consumed::whole(&bytes))];
+    Ok(all)
+}
+
+/// The row (L) of one text.
+///
+/// # Errors
+/// As of [`rows`].
+pub fn one(given: &GivenText, model: &ModelInfo, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    let length = model.length as usize;
+    let encode = |text: &str| -> Result<Part> {
+        let mut tokens = Vec::new();
+        let loss = tokenizer.encode(text, &mut tokens)?;
+        if loss.unknown > 0 || loss.characters > 0 {
+            return Err(Error::input(format!(
+                "the tokenizer does not know a part of the given text `{text}`"
+            ))
+            .hint("write it with characters of the text that the model learnt from"));
+        }
+        Ok(Part::Given(tokens))
+    };
+    if let Some((_, token)) = given
+        .largest_token()
+        .filter(|(_, token)| *token >= model.vocabulary)
+    {
+        return Err(Error::input(format!(
+            "the given token {token} is not in the vocabulary, which has {} tokens",
+            model.vocabulary
+        ))
+        .hint(format!("give tokens below {}", model.vocabulary)));
+    }
+    if let Some(tokens) = &given.template_tokens {
+        if tokens.len() > length {
+            return Err(Error::input(format!(
+                "{} tokens are given, but a row has {length}",
+                tokens.len()
+            ))
+            .hint("give fewer tokens, or use a model with longer rows"));
+        }
+        let mut row: Vec<u32> = tokens.iter().map(|token| token.unwrap_or(UNSEEN)).collect();
+        row.resize(length, UNSEEN);
+        if !row.contains(&UNSEEN) {
+            return Err(Error::input("the given tokens leave none to draw")
+                .hint("write `null` where a token is drawn"));
+        }
+        return refuse_mask(row, model);
+    }
+    let mut parts = Vec::new();
+    if let Some(template) = &given.template {
+        let pieces = template::parse(template).map_err(Error::input)?;
+        for piece in pieces {
+            parts.push(match piece {
+                Piece::Text(text) => encode(&text)?,
+                Piece::Hole(count) => Part::Hole(count as usize),
+                Piece::Rest => Part::Rest,
+            });
+        }
+    } else {
+        if let Some(prompt) = &given.prompt {
+            parts.push(encode(prompt)?);
+        }
+        parts.extend(given.prompt_tokens.clone().map(Part::Given));
+        parts.push(Part::Rest);
+        if let Some(suffix) = &given.suffix {
+            parts.push(encode(suffix)?);
+        }
+        parts.extend(given.suffix_tokens.clone().map(Part::Given));
+    }
+    refuse_mask(row(&parts, model.special, model.wrap, length)?, model)
+}
+
+/// Refuses the mask among the given tokens: it stands for tokens that are drawn.
+fn refuse_mask(row: Vec<u32>, model: &ModelInfo) -> Result<Vec<u32>> {
+    if row.contains(&model.special.mask) {
+        return Err(Error::input(format!(
+            "the mask token {} is given, but it stands for tokens that are drawn",
+            model.special.mask
+        ))
+        .hint("write a hole (`⟨4⟩`, or `null` among tokens) where a token is drawn"));
+    }
+    Ok(row)
+}
