@@ -246,7 +246,10 @@ impl Objective {
             | Sampler::LeftToRight(_) => steps.min(length),
             // A last step draws what is masked at time 0.
             Sampler::Ancestral(_) => steps + u32::from(self.predicts_mask()),
-            Sampler::Analytic(_) | Sampler::Euler(_) | Sampler::Remasking(_) => steps,
+            // Scores of `sedd` decide what a step unmasks.
+            Sampler::Analytic(_) | Sampler::Euler(_) if matches!(self, Self::Sedd(_)) => steps,
+            Sampler::Analytic(_) | Sampler::Euler(_) => steps.min(length),
+            Sampler::Remasking(_) => steps,
             Sampler::FirstHitting(_) | Sampler::Threshold(_) => length,
             Sampler::Gibbs(_) => steps.saturating_mul(length),
             // Of a window.

@@ -1,7 +1,7 @@
 //! Analytic sampling: Tweedie τ-leaping with the network's scores.
 
 use super::{Query, Sampler, Step, masked};
-use crate::diffusion::Posterior;
+use crate::diffusion::{Posterior, Scores};
 use crate::kernels::categorical::Draw;
 use crate::model::Action;
 
@@ -24,8 +24,11 @@ impl Sampler for Analytic {
         self.posterior.sigma(step.index, step.count)
     }
 
-    fn query(&self, _: &Step, _: usize, tokens: &[u32]) -> Vec<Query> {
-        report_masked(&self.posterior, tokens)
+    fn query(&self, step: &Step, row: usize, tokens: &[u32]) -> Vec<Query> {
+        let posterior = &self.posterior;
+        queries(posterior, step, row, tokens, || {
+            posterior.unmask_probability_analytic(step.index, step.count, 0.0)
+        })
     }
 
     fn commit(&mut self, step: &Step, row: usize, _: &[u32], draws: &[(u32, Draw)]) -> Vec<(u32, u32)> {
@@ -36,14 +39,28 @@ impl Sampler for Analytic {
     }
 }
 
-/// A report of each masked position.
-pub(super) fn report_masked(posterior: &Posterior, tokens: &[u32]) -> Vec<Query> {
-    masked(posterior.mask(), tokens)
-        .map(|position| Query {
-            position,
-            action: Action::Report,
-        })
-        .collect()
+/// The positions that the network is asked about. Where the scores are those of probabilities, their sum is known, and so is
+/// which tokens the step unmasks, each with `probability`: the network is asked about these alone. Else every masked position
+/// is reported, and decided by [`unmask`].
+pub(super) fn queries(
+    posterior: &Posterior,
+    step: &Step,
+    row: usize,
+    tokens: &[u32],
+    probability: impl Fn() -> f64,
+) -> Vec<Query> {
+    let masked = masked(posterior.mask(), tokens);
+    let with = |action| move |position| Query { position, action };
+    match posterior.scores {
+        Scores::OfProbabilities => {
+            let probability = probability();
+            masked
+                .filter(|&position| step.uniform(row, position) < probability)
+                .map(with(Action::Commit))
+                .collect()
+        }
+        Scores::OfLogits { .. } => masked.map(with(Action::Report)).collect(),
+    }
 }
 
 /// The drawn tokens that take their positions, each with its probability.

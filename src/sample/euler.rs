@@ -1,6 +1,6 @@
 //! Euler sampling: steps of the reverse process with constant rates.
 
-use super::analytic::{report_masked, unmask};
+use super::analytic::{queries, unmask};
 use super::{Query, Sampler, Step};
 use crate::diffusion::Posterior;
 use crate::kernels::categorical::Draw;
@@ -24,8 +24,11 @@ impl Sampler for Euler {
         self.posterior.sigma(step.index, step.count)
     }
 
-    fn query(&self, _: &Step, _: usize, tokens: &[u32]) -> Vec<Query> {
-        report_masked(&self.posterior, tokens)
+    fn query(&self, step: &Step, row: usize, tokens: &[u32]) -> Vec<Query> {
+        let posterior = &self.posterior;
+        queries(posterior, step, row, tokens, || {
+            posterior.unmask_probability_euler(step.index, step.count, 0.0)
+        })
     }
 
     fn commit(&mut self, step: &Step, row: usize, _: &[u32], draws: &[(u32, Draw)]) -> Vec<(u32, u32)> {

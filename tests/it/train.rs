@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A place for artifacts, and the rows that the tests share.
-struct Lab {
+pub struct Lab {
     folder: TempDir,
     next: AtomicU32,
 }
@@ -45,7 +45,7 @@ impl Sink for Events {
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
             next: AtomicU32::new(0),
@@ -104,14 +104,14 @@ impl Lab {
         Ok((output, outcome))
     }
 
-    fn run(&self, config: &Value, inputs: &[(&'static str, &Path)]) -> PathBuf {
+    pub fn run(&self, config: &Value, inputs: &[(&'static str, &Path)]) -> PathBuf {
         let work = self.folder("work");
         self.run_with(config, inputs, &work, 2, &Events::default())
             .unwrap()
             .0
     }
 
-    fn refused(&self, config: &Value, inputs: &[(&'static str, &Path)]) -> String {
+    pub fn refused(&self, config: &Value, inputs: &[(&'static str, &Path)]) -> String {
         let work = self.folder("work");
         let error = self
             .run_with(config, inputs, &work, 1, &Events::default())
@@ -120,8 +120,13 @@ impl Lab {
         format!("{error}; hint: {}", error.hint_text().unwrap_or("none"))
     }
 
+    /// The folder that relative paths begin at.
+    pub fn base(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Rows of `length` tokens.
-    fn rows(&self, length: u32, wrap: bool) -> PathBuf {
+    pub fn rows(&self, length: u32, wrap: bool) -> PathBuf {
         let text = self.folder.path().join("text.txt");
         let (names, verbs) = (["ada", "bob", "eve", "kim"], ["sees", "likes", "helps"]);
         let mut lines = String::new();
@@ -147,7 +152,7 @@ impl Lab {
 }
 
 /// The rows, and a model trained on them for 60 steps.
-fn trained() -> &'static (Lab, PathBuf, PathBuf) {
+pub fn trained() -> &'static (Lab, PathBuf, PathBuf) {
     static TRAINED: OnceLock<(Lab, PathBuf, PathBuf)> = OnceLock::new();
     TRAINED.get_or_init(|| {
         let lab = Lab::new();
@@ -157,7 +162,7 @@ fn trained() -> &'static (Lab, PathBuf, PathBuf) {
     })
 }
 
-fn train(changes: &Value) -> Value {
+pub fn train(changes: &Value) -> Value {
     let mut config = json!({
         "kind": "train", "from": "rows", "shape": "nano", "steps": 9, "batch": 8, "learning_rate": 3e-3,
         "warmup_steps": 4, "ema": 0.9, "validation_every": 4, "validation_rows": 10, "checkpoint_every": 3
@@ -182,7 +187,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-fn read<T: serde::de::DeserializeOwned>(folder: &Path, name: &str) -> T {
+pub fn read<T: serde::de::DeserializeOwned>(folder: &Path, name: &str) -> T {
     serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()
 }
 
