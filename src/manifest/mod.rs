@@ -19,7 +19,7 @@
 //! | `published.rs` | the settings that follow the published code where it differs from mdlm's defaults |
 //! | `estimator.rs` | estimators of the likelihood |
 //! | `sampler.rs` | samplers and their settings |
-//! | `template.rs` | texts with holes |
+//! | `given.rs`, `template.rs` | given texts, and texts with holes |
 //! | `order.rs` | the stages in an order in which each follows the stages that it consumes |
 //! | `vocabularies.rs` | the named tokenizers |
 //! | `schema.rs` | the JSON Schema of the types below |
@@ -57,6 +57,7 @@ mod estimator;
 pub mod fault;
 pub mod field_table;
 pub mod fit;
+mod given;
 pub mod instance;
 pub mod json;
 mod kinds;
@@ -83,6 +84,7 @@ pub mod vocabularies;
 pub use elsewhere::{kinds_meant, tokenizer as tokenizer_object};
 pub use estimator::Estimator;
 pub use fault::{Code, Fault, Faults, Location, Related, did_you_mean};
+pub use given::{EndOfText, GivenText};
 pub use instance::{Instance, Point};
 pub use load::Loaded;
 pub use objective::*;

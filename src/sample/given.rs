@@ -7,7 +7,7 @@ use crate::plural::counted;
 
 /// A part of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum GivenPart {
     /// Tokens that are given.
     Given(Vec<u32>),
     /// So many tokens that are drawn.
@@ -22,17 +22,17 @@ pub enum Part {
 ///
 /// # Errors
 /// The parts are longer than the row, or leave nothing to draw.
-pub fn row(parts: &[Part], special: SpecialIds, wrap: bool, length: usize) -> Result<Vec<u32>> {
-    let rest = parts.iter().position(|part| *part == Part::Rest);
+pub fn row(parts: &[GivenPart], special: SpecialIds, wrap: bool, length: usize) -> Result<Vec<u32>> {
+    let rest = parts.iter().position(|part| *part == GivenPart::Rest);
     let (before, after) = parts.split_at(rest.unwrap_or(parts.len()));
     let after = after.get(1..).unwrap_or_default();
-    let tokens = |parts: &[Part]| -> Vec<u32> {
+    let tokens = |parts: &[GivenPart]| -> Vec<u32> {
         parts
             .iter()
             .flat_map(|part| match part {
-                Part::Given(tokens) => tokens.clone(),
-                Part::Hole(count) => vec![UNSEEN; *count],
-                Part::Rest => Vec::new(),
+                GivenPart::Given(tokens) => tokens.clone(),
+                GivenPart::Hole(count) => vec![UNSEEN; *count],
+                GivenPart::Rest => Vec::new(),
             })
             .collect()
     };
@@ -84,32 +84,32 @@ mod tests {
 
     #[test]
     fn given_row_has_its_parts_in_place() {
-        let of = |parts: &[Part], wrap| row(parts, SPECIAL, wrap, 8).unwrap();
-        let given = |tokens: &[u32]| Part::Given(tokens.to_vec());
-        let prompt = [given(&[1, 2]), Part::Rest];
+        let of = |parts: &[GivenPart], wrap| row(parts, SPECIAL, wrap, 8).unwrap();
+        let given = |tokens: &[u32]| GivenPart::Given(tokens.to_vec());
+        let prompt = [given(&[1, 2]), GivenPart::Rest];
         assert_eq!(of(&prompt, true), [10, 1, 2, U, U, U, U, U]);
         assert_eq!(of(&prompt, false), of(&prompt, true));
-        let suffix = [Part::Rest, given(&[3])];
+        let suffix = [GivenPart::Rest, given(&[3])];
         assert_eq!(of(&suffix, true), [10, U, U, U, U, U, 3, 11]);
-        let both = [given(&[1]), Part::Rest, given(&[3]), Part::Hole(1)];
+        let both = [given(&[1]), GivenPart::Rest, given(&[3]), GivenPart::Hole(1)];
         assert_eq!(of(&both, false), [10, 1, U, U, U, 3, U, 11]);
-        let holes = [given(&[1]), Part::Hole(2), given(&[3])];
+        let holes = [given(&[1]), GivenPart::Hole(2), given(&[3])];
         assert_eq!(of(&holes, false), [10, 1, U, U, 3, 11, 12, 12]);
         assert_eq!(of(&holes, true), [10, 1, U, U, 3, 11, U, U]);
     }
 
     #[test]
     fn given_text_that_fills_the_row_is_refused() {
-        let given = |count| Part::Given(vec![1; count]);
-        let fails = |parts: &[Part]| {
+        let given = |count| GivenPart::Given(vec![1; count]);
+        let fails = |parts: &[GivenPart]| {
             row(parts, SPECIAL, false, 8)
                 .map_err(|error| error.to_string())
                 .unwrap_err()
         };
-        assert!(fails(&[given(7), Part::Rest]).contains("8 tokens"));
-        assert!(row(&[given(6), Part::Rest], SPECIAL, false, 8).is_ok());
-        assert!(fails(&[Part::Rest, given(6)]).contains("8 tokens"));
-        assert!(fails(&[given(6), Part::Hole(1)]).contains("9 tokens"));
+        assert!(fails(&[given(7), GivenPart::Rest]).contains("8 tokens"));
+        assert!(row(&[given(6), GivenPart::Rest], SPECIAL, false, 8).is_ok());
+        assert!(fails(&[GivenPart::Rest, given(6)]).contains("8 tokens"));
+        assert!(fails(&[given(6), GivenPart::Hole(1)]).contains("9 tokens"));
         assert!(fails(&[given(3)]).contains("leaves no token"));
     }
 }

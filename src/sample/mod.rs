@@ -222,7 +222,7 @@ pub fn build(
         }
         manifest::Sampler::Remasking(rule) => Box::new(remasking::Remasking::new(
             posterior()?,
-            remasking::Rule::new(&rule),
+            remasking::RemaskingNumbers::new(&rule),
         )),
         manifest::Sampler::Gibbs(_) => Box::new(gibbs::Gibbs { mask }),
         manifest::Sampler::SemiAutoregressive(windows) => {

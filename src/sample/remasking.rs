@@ -15,7 +15,7 @@ pub struct Remasking {
     /// The reverse step without remasking.
     pub posterior: Posterior,
     /// How often tokens are masked again.
-    pub rule: Rule,
+    pub rule: RemaskingNumbers,
     /// Of each token (rows, L) the probability that it had when it was drawn; nothing where none was drawn yet: masked, or
     /// given.
     drawn: Vec<Option<f64>>,
@@ -23,7 +23,7 @@ pub struct Remasking {
 
 /// A rule with its numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Rule {
+pub enum RemaskingNumbers {
     /// σ = min(η, σ_max).
     Cap(f64),
     /// σ = η σ_max.
@@ -46,7 +46,7 @@ pub enum Rule {
     ForwardBackward,
 }
 
-impl Rule {
+impl RemaskingNumbers {
     /// The rule of a manifest.
     #[must_use]
     pub fn new(settings: &manifest::Remasking) -> Self {
@@ -101,7 +101,7 @@ impl Shares {
 impl Remasking {
     /// Remasking by a rule.
     #[must_use]
-    pub fn new(posterior: Posterior, rule: Rule) -> Self {
+    pub fn new(posterior: Posterior, rule: RemaskingNumbers) -> Self {
         Self {
             posterior,
             rule,
@@ -111,7 +111,7 @@ impl Remasking {
 
     /// α at boundary `i` of `steps`.
     fn alpha(&self, i: u32, steps: u32) -> f64 {
-        let Rule::Loop { on, off, alpha, .. } = self.rule else {
+        let RemaskingNumbers::Loop { on, off, alpha, .. } = self.rule else {
             return 1.0 - self.posterior.masked_fraction(i, steps);
         };
         let t = 1.0 - f64::from(i) / f64::from(steps);
@@ -133,7 +133,7 @@ impl Remasking {
         );
         let time = |i: u32| 1.0 - f64::from(i) / f64::from(step.count);
         let is_loop = match self.rule {
-            Rule::Loop { on, off, .. } => time(step.index) <= on && time(step.index + 1) >= off,
+            RemaskingNumbers::Loop { on, off, .. } => time(step.index) <= on && time(step.index + 1) >= off,
             _ => false,
         };
         Shares {
@@ -147,13 +147,15 @@ impl Remasking {
     fn sigma_of_all(&self, shares: Shares) -> f64 {
         let most = shares.most();
         match self.rule {
-            Rule::Cap(eta) => eta.min(most),
-            Rule::Rescale(eta) => eta * most,
-            Rule::Loop { eta, .. } if shares.is_loop => eta.min(most),
-            Rule::ForwardBackward if shares.before > 0.0 => {
+            RemaskingNumbers::Cap(eta) => eta.min(most),
+            RemaskingNumbers::Rescale(eta) => eta * most,
+            RemaskingNumbers::Loop { eta, .. } if shares.is_loop => eta.min(most),
+            RemaskingNumbers::ForwardBackward if shares.before > 0.0 => {
                 ((shares.after - shares.before) / shares.before).min(most)
             }
-            Rule::Loop { .. } | Rule::ForwardBackward | Rule::Confidence => 0.0,
+            RemaskingNumbers::Loop { .. }
+            | RemaskingNumbers::ForwardBackward
+            | RemaskingNumbers::Confidence => 0.0,
         }
     }
 
@@ -174,7 +176,9 @@ impl Sampler for Remasking {
 
     fn sigma(&self, step: &Step) -> f64 {
         match self.rule {
-            Rule::Loop { .. } => self.posterior.sigma_of_alpha(self.alpha(step.index, step.count)),
+            RemaskingNumbers::Loop { .. } => {
+                self.posterior.sigma_of_alpha(self.alpha(step.index, step.count))
+            }
             _ => self.posterior.sigma(step.index, step.count),
         }
     }
@@ -203,7 +207,7 @@ impl Sampler for Remasking {
         for (position, drawn) in (0..).zip(drawn.iter_mut()) {
             let Some(psi) = *drawn else { continue };
             let sigma = match self.rule {
-                Rule::Confidence => most * (-psi).exp() / normalizer,
+                RemaskingNumbers::Confidence => most * (-psi).exp() / normalizer,
                 _ => all,
             };
             if step.uniform(row, position) < sigma {

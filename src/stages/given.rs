@@ -8,7 +8,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::manifest::GivenText;
 use crate::manifest::template::{self, Piece};
 use crate::sample::UNSEEN;
-use crate::sample::given::{Part, row};
+use crate::sample::given::{GivenPart, row};
 use crate::stages::Context;
 use crate::stages::trained::ModelInfo;
 
@@ -116,16 +116,16 @@ pub fn rows(
 /// As of [`rows`].
 pub fn one(given: &GivenText, model: &ModelInfo, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
     let length = model.length as usize;
-    let encode = |text: &str| -> Result<Part> {
+    let encode = |text: &str| -> Result<GivenPart> {
         let mut tokens = Vec::new();
         let loss = tokenizer.encode(text, &mut tokens)?;
-        if loss.unknown > 0 || loss.characters > 0 {
+        if loss.unknown > 0 || loss.characters > 0 || loss.bytes > 0 {
             return Err(Error::input(format!(
                 "the tokenizer does not know a part of the given text `{text}`"
             ))
             .hint("write it with characters of the text that the model learnt from"));
         }
-        Ok(Part::Given(tokens))
+        Ok(GivenPart::Given(tokens))
     };
     if let Some((_, token)) = given
         .largest_token()
@@ -145,11 +145,13 @@ pub fn one(given: &GivenText, model: &ModelInfo, tokenizer: &Tokenizer) -> Resul
             ))
             .hint("give fewer tokens, or use a model with longer rows"));
         }
-        let mut row: Vec<u32> = tokens.iter().map(|token| token.unwrap_or(UNSEEN)).collect();
+        let given = tokens.iter().map(|&token| u32::try_from(token).unwrap_or(UNSEEN));
+        let mut row: Vec<u32> = given.collect();
         row.resize(length, UNSEEN);
         if !row.contains(&UNSEEN) {
-            return Err(Error::input("the given tokens leave none to draw")
-                .hint("write `null` where a token is drawn"));
+            return Err(
+                Error::input("the given tokens leave none to draw").hint("write -1 where a token is drawn")
+            );
         }
         return refuse_mask(row, model);
     }
@@ -159,20 +161,20 @@ pub fn one(given: &GivenText, model: &ModelInfo, tokenizer: &Tokenizer) -> Resul
         for piece in pieces {
             parts.push(match piece {
                 Piece::Text(text) => encode(&text)?,
-                Piece::Hole(count) => Part::Hole(count as usize),
-                Piece::Rest => Part::Rest,
+                Piece::Hole(count) => GivenPart::Hole(count as usize),
+                Piece::Rest => GivenPart::Rest,
             });
         }
     } else {
         if let Some(prompt) = &given.prompt {
             parts.push(encode(prompt)?);
         }
-        parts.extend(given.prompt_tokens.clone().map(Part::Given));
-        parts.push(Part::Rest);
+        parts.extend(given.prompt_tokens.clone().map(GivenPart::Given));
+        parts.push(GivenPart::Rest);
         if let Some(suffix) = &given.suffix {
             parts.push(encode(suffix)?);
         }
-        parts.extend(given.suffix_tokens.clone().map(Part::Given));
+        parts.extend(given.suffix_tokens.clone().map(GivenPart::Given));
     }
     refuse_mask(row(&parts, model.special, model.wrap, length)?, model)
 }
@@ -184,7 +186,7 @@ fn refuse_mask(row: Vec<u32>, model: &ModelInfo) -> Result<Vec<u32>> {
             "the mask token {} is given, but it stands for tokens that are drawn",
             model.special.mask
         ))
-        .hint("write a hole (`⟨4⟩`, or `null` among tokens) where a token is drawn"));
+        .hint("write a hole (`⟨4⟩`, or -1 among tokens) where a token is drawn"));
     }
     Ok(row)
 }

@@ -369,7 +369,7 @@ impl TextWriter {
         writeln!(self.file, "{line}").context(|| format!("write `{}`", self.path.display()))
     }
 
-    /// Writes what is there, so that another program can read it.
+    /// Writes all lines so far, so that another program can read them.
     fn flush(&mut self) -> Result<()> {
         self.file
             .flush()

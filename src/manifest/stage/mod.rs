@@ -25,7 +25,7 @@ pub(super) use compare::COMPARED;
 pub use compare::{COMPARABLE, Compare, Compared, METRICS_IN_ORDER, Metric, Seed};
 pub use evaluate::{Evaluate, Split, Weights};
 pub use pack::{Pack, Padding, RowFormat, Tail};
-pub use sample::{DEFAULT_SAMPLE_STEPS, EndOfText, GivenText, Sample};
+pub use sample::{DEFAULT_SAMPLE_STEPS, Sample};
 pub use source::{Source, SourceInput, SyntheticInput};
 pub use tokenize::{
     BertFile, Characters, Gpt2Files, PublishedTokenizer, SpecialTokens, SpecialTokensInText, TEXT8_ALPHABET,

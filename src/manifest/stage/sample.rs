@@ -5,14 +5,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::check::model::or_train;
-use super::check::sampling;
+use super::check::sampling::SamplingSettings;
 use super::check::{StageEntry, Stages};
 use super::evaluate::Weights;
 use super::{FileReference, MODELS, ReferenceField, StageKind, StageSpec};
 use crate::manifest::fault::{Draft, quoted, spaced};
 use crate::manifest::published::is_default;
-use crate::manifest::template::{self, Piece};
-use crate::manifest::{Objective, Sampler};
+use crate::manifest::{EndOfText, GivenText, Objective, Sampler};
 
 /// Sampler steps; the authors' configuration (`sampling.steps` is 128).
 pub const DEFAULT_SAMPLE_STEPS: u32 = 128;
@@ -97,161 +96,6 @@ pub struct Sample {
     pub seed: Option<u64>,
 }
 
-/// When the token that ends a text is drawn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum EndOfText {
-    /// As any other token.
-    #[default]
-    Drawn,
-    /// Never: rows are filled with text.
-    Never,
-    /// Last: EOS and padding are unmasked when no other token of the block is left (LLaDA's suppression of EOS, arXiv
-    /// 2502.09992). Only for samplers that choose by confidence.
-    Last,
-}
-
-/// Tokens that are given instead of drawn. Either `template`, or `prompt` and `suffix` or one of them, or `file`; each as text
-/// or as tokens.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct GivenText {
-    /// Text at the beginning of the row. Default: none.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub prompt: Option<String>,
-    /// Text at the end of the row, with EOS after it. Default: none.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub suffix: Option<String>,
-    /// Text with holes: `⟨4⟩` stands for 4 tokens, `⟨…⟩` for all that the row has room for, `⟨⟨` for the character `⟨`. After a
-    /// text without `⟨…⟩` comes EOS. Default: none.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub template: Option<String>,
-    /// The prompt as tokens. Default: none.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub prompt_tokens: Option<Vec<u32>>,
-    /// The suffix as tokens. Default: none.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub suffix_tokens: Option<Vec<u32>>,
-    /// The row as tokens from BOS on, `null` where a token is drawn; positions after the last one are drawn. Default: none.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub template_tokens: Option<Vec<Option<u32>>>,
-    /// File of many, relative to the manifest's folder: each line is a JSON object with the fields above. `count` rows are
-    /// drawn for each. Default: none.
-    #[serde(default, skip_serializing_if = "is_default")]
-    #[schemars(length(min = 1))]
-    pub file: Option<String>,
-}
-
-impl GivenText {
-    /// The names of the fields that are stated.
-    #[must_use]
-    pub fn stated(&self) -> Vec<&'static str> {
-        let all = [
-            ("prompt", self.prompt.is_some()),
-            ("suffix", self.suffix.is_some()),
-            ("template", self.template.is_some()),
-            ("prompt_tokens", self.prompt_tokens.is_some()),
-            ("suffix_tokens", self.suffix_tokens.is_some()),
-            ("template_tokens", self.template_tokens.is_some()),
-            ("file", self.file.is_some()),
-        ];
-        let stated = all.into_iter().filter(|(_, is_stated)| *is_stated);
-        stated.map(|(name, _)| name).collect()
-    }
-
-    /// What is wrong with the fields together or with one of them: the field, what is wrong, and the way out.
-    #[must_use]
-    pub fn fault(&self) -> Option<(&'static str, String, String)> {
-        let stated = self.stated();
-        let excluding: [&[&str]; 5] = [
-            &["prompt", "suffix"],
-            &["prompt_tokens", "suffix_tokens"],
-            &["template"],
-            &["template_tokens"],
-            &["file"],
-        ];
-        let Some(&first) = stated.first() else {
-            let hint = "state `prompt`, `suffix`, `template` or `file`".to_owned();
-            return Some(("", "nothing is given".to_owned(), hint));
-        };
-        let group = excluding.iter().find(|group| group.contains(&first));
-        let other = stated
-            .iter()
-            .find(|name| !group.is_some_and(|group| group.contains(name)));
-        if let Some(other) = other {
-            return Some((
-                *other,
-                format!("`{other}` and `{first}` exclude each other"),
-                format!("leave `{other}` or `{first}` out, or write one `template` with holes"),
-            ));
-        }
-        for (name, text) in [("prompt", &self.prompt), ("suffix", &self.suffix)] {
-            if text.as_ref().is_some_and(String::is_empty) {
-                let message = format!("`{name}` is empty");
-                return Some((name, message, format!("leave `{name}` out")));
-            }
-        }
-        for (name, tokens) in [
-            ("prompt_tokens", &self.prompt_tokens),
-            ("suffix_tokens", &self.suffix_tokens),
-        ] {
-            if tokens.as_ref().is_some_and(Vec::is_empty) {
-                let message = format!("`{name}` is empty");
-                return Some((name, message, format!("leave `{name}` out")));
-            }
-        }
-        if let Some(template) = &self.template
-            && let Err(message) = template::parse(template)
-        {
-            let hint =
-                "write holes as `⟨4⟩`, of 4 tokens, or `⟨…⟩`, which fills the row; `⟨⟨` is the character";
-            return Some(("template", message, hint.to_owned()));
-        }
-        if let Some(tokens) = &self.template_tokens
-            && tokens.iter().all(Option::is_none)
-        {
-            let hint = "write a number for each token that is given, or leave `given` out".to_owned();
-            return Some(("template_tokens", "no token is given".to_owned(), hint));
-        }
-        None
-    }
-
-    /// The largest token that is stated, and the field.
-    #[must_use]
-    pub fn largest_token(&self) -> Option<(&'static str, u32)> {
-        let of = |name, tokens: &Option<Vec<u32>>| {
-            let largest = tokens.iter().flatten().copied().max();
-            largest.map(|token| (name, token))
-        };
-        let template = self.template_tokens.iter().flatten().flatten().copied().max();
-        [
-            of("prompt_tokens", &self.prompt_tokens),
-            of("suffix_tokens", &self.suffix_tokens),
-            template.map(|token| ("template_tokens", token)),
-        ]
-        .into_iter()
-        .flatten()
-        .max_by_key(|(_, token)| *token)
-    }
-
-    /// Whether a token after the first drawn one is given.
-    #[must_use]
-    pub fn has_suffix(&self) -> bool {
-        if self.suffix.is_some() || self.suffix_tokens.is_some() {
-            return true;
-        }
-        if let Some(tokens) = &self.template_tokens {
-            let drawn = tokens.iter().skip_while(|token| token.is_some());
-            return drawn.into_iter().any(Option::is_some);
-        }
-        let pieces = self.template.as_deref().map(template::parse);
-        pieces.and_then(Result::ok).is_some_and(|pieces| {
-            let is_prompt = matches!(pieces[..], [Piece::Text(_), Piece::Rest] | [Piece::Rest]);
-            !is_prompt
-        })
-    }
-}
-
 defaults! {
     one: f64 = 1.0;
     default_sample_steps: u32 = DEFAULT_SAMPLE_STEPS;
@@ -321,7 +165,22 @@ impl StageSpec for Sample {
             let way = format!("set `\"sampler\": {}`", spaced(&in_place_of(sampler, fitting[0])));
             faults.push(fault.hint(or_train(way, &misfit)));
         }
-        sampling::check(self, stages, entry, faults);
+        let settings = SamplingSettings {
+            model: &self.model,
+            // Settings must fit the default sampler, too.
+            sampler: self.sampler.or_else(|| objective.map(|fits| fits.samplers()[0])),
+            steps: self.steps,
+            temperature: self.temperature,
+            truncations: [
+                ("top_k", self.top_k.is_some()),
+                ("top_p", self.top_p.is_some()),
+                ("min_p", self.min_p.is_some()),
+            ],
+            end_of_text: self.end_of_text,
+            guidance: self.guidance.unwrap_or(0.0),
+            given: self.given.as_ref(),
+        };
+        settings.check(stages, entry, faults);
         stages.grammar(entry, self.grammar.as_deref(), None, faults);
     }
 }

@@ -94,7 +94,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_step_unmasks_a_token_and_all_steps_unmask_all(
+        fn plan_unmasks_a_token_in_every_step_and_all_in_all_steps(
             masked in prop::collection::vec(0_u32..20, 1..8), steps in 1_u32..200, is_cosine: bool,
         ) {
             let blocks = masked.iter().filter(|&&n| n > 0).count() as u32;

@@ -6,14 +6,14 @@ use crate::sample::ancestral::Ancestral;
 use crate::sample::tests::{chi_square, posterior, task};
 use crate::sample::{DrawnRows, Sampling};
 
-const LOOP: Rule = Rule::Loop {
+const LOOP: RemaskingNumbers = RemaskingNumbers::Loop {
     eta: 0.02,
     on: 0.55,
     off: 0.05,
     alpha: 0.9,
 };
 
-fn run(task: Sampling<'_>, rule: Rule) -> DrawnRows {
+fn run(task: Sampling<'_>, rule: RemaskingNumbers) -> DrawnRows {
     let truth = Distribution::random(3, 3, 4);
     let network = toy::Posterior::new(truth);
     let mut sampler = Remasking::new(posterior(EVERY_SCHEDULE[0], 3), rule);
@@ -30,7 +30,7 @@ fn remasking_never_is_ancestral_sampling() {
             grid: crate::manifest::Grid::Exact,
             posterior: posterior(schedule, 3),
         };
-        let mut remasking = Remasking::new(posterior(schedule, 3), Rule::Cap(0.0));
+        let mut remasking = Remasking::new(posterior(schedule, 3), RemaskingNumbers::Cap(0.0));
         let cancel = Cancel::default();
         let expected = task(&truth).run(&mut ancestral, &network, &cancel, &mut |_| ());
         let found = task(&truth).run(&mut remasking, &network, &cancel, &mut |_| ());
@@ -41,7 +41,12 @@ fn remasking_never_is_ancestral_sampling() {
 /// σ_max makes both terms of the posterior probabilities, and keeps the unmasked share that of the forward process.
 #[test]
 fn rules_keep_the_unmasked_share_and_end_without_masks() {
-    for rule in [Rule::Cap(0.3), Rule::Rescale(0.7), Rule::ForwardBackward, LOOP] {
+    for rule in [
+        RemaskingNumbers::Cap(0.3),
+        RemaskingNumbers::Rescale(0.7),
+        RemaskingNumbers::ForwardBackward,
+        LOOP,
+    ] {
         let sampler = Remasking::new(posterior(EVERY_SCHEDULE[1], 3), rule);
         for count in [1, 2, 20, 100] {
             let mut unmasked = 0.0;
@@ -85,9 +90,14 @@ fn loop_stays_at_its_share_between_its_times() {
 }
 
 #[test]
-fn every_rule_with_the_exact_posterior_and_many_steps_keeps_its_distribution() {
+fn remasking_with_the_exact_posterior_and_many_steps_keeps_its_distribution() {
     let truth = Distribution::random(3, 3, 4);
-    for rule in [Rule::Cap(0.01), Rule::Rescale(0.05), Rule::ForwardBackward, LOOP] {
+    for rule in [
+        RemaskingNumbers::Cap(0.01),
+        RemaskingNumbers::Rescale(0.05),
+        RemaskingNumbers::ForwardBackward,
+        LOOP,
+    ] {
         let task = Sampling {
             count: 10_000,
             steps: 400,
@@ -103,7 +113,11 @@ fn every_rule_with_the_exact_posterior_and_many_steps_keeps_its_distribution() {
 #[test]
 fn tokens_are_masked_again_and_given_ones_are_not() {
     let truth = Distribution::random(3, 3, 4);
-    for rule in [Rule::Rescale(1.0), Rule::Confidence, Rule::Cap(0.5)] {
+    for rule in [
+        RemaskingNumbers::Rescale(1.0),
+        RemaskingNumbers::Confidence,
+        RemaskingNumbers::Cap(0.5),
+    ] {
         let task = Sampling {
             given: &[u32::MAX, 2, u32::MAX],
             count: 200,
@@ -125,7 +139,7 @@ fn tokens_are_masked_again_and_given_ones_are_not() {
 
 #[test]
 fn confidence_masks_improbable_tokens_more_often() {
-    let mut sampler = Remasking::new(posterior(EVERY_SCHEDULE[0], 3), Rule::Confidence);
+    let mut sampler = Remasking::new(posterior(EVERY_SCHEDULE[0], 3), RemaskingNumbers::Confidence);
     let mut again = [0_u32; 3];
     let step = |number| Step {
         index: 5,

@@ -3,26 +3,40 @@
 use super::files::local;
 use super::{StageEntry, Stages};
 use crate::manifest::fault::{Code, Draft};
-use crate::manifest::stage::Sample;
-use crate::manifest::{EndOfText, Remasking, RemaskingRule, Sampler, SemiAutoregressive};
+use crate::manifest::{EndOfText, GivenText, Remasking, RemaskingRule, Sampler, SemiAutoregressive};
 use crate::plural::counted;
 
 /// Smallest temperature above 0: below it, weights are 0 in f64 but for the likeliest token's.
 const SMALLEST_TEMPERATURE: f64 = 1e-3;
 
-/// Adds the faults of a sample stage.
-pub fn check(sample: &Sample, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
-    check_draws(sample, entry, faults);
-    check_given(sample, stages, entry, faults);
-    let shape = stages
-        .model_of(&sample.model)
-        .and_then(|model| stages.shapes.find(model.shape));
-    let length = shape.map(|shape| shape.length as u32);
-    match sample.sampler {
-        Some(Sampler::SemiAutoregressive(windows)) => check_windows(&windows, length, entry, faults),
-        Some(Sampler::Remasking(remasking)) => check_remasking(&remasking, entry, faults),
-        Some(sampler) => check_blocks(&sampler, sample.steps, length, entry, faults),
-        None => {}
+/// Settings of a sample stage that are checked together.
+pub struct SamplingSettings<'a> {
+    pub model: &'a str,
+    pub sampler: Option<Sampler>,
+    pub steps: u32,
+    pub temperature: f64,
+    /// The fields that leave tokens out, and whether each is stated.
+    pub truncations: [(&'static str, bool); 3],
+    pub end_of_text: EndOfText,
+    pub guidance: f64,
+    pub given: Option<&'a GivenText>,
+}
+
+impl SamplingSettings<'_> {
+    /// Adds their faults.
+    pub fn check(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
+        check_draws(self, entry, faults);
+        check_given(self, stages, entry, faults);
+        let shape = stages
+            .model_of(self.model)
+            .and_then(|model| stages.shapes.find(model.shape));
+        let length = shape.map(|shape| shape.length as u32);
+        match self.sampler {
+            Some(Sampler::SemiAutoregressive(windows)) => check_windows(&windows, length, entry, faults),
+            Some(Sampler::Remasking(remasking)) => check_remasking(&remasking, entry, faults),
+            Some(sampler) => check_blocks(&sampler, self.steps, length, entry, faults),
+            None => {}
+        }
     }
 }
 
@@ -32,19 +46,14 @@ fn no_effect(entry: &StageEntry<'_>, field: &str, message: String) -> Draft {
 }
 
 /// Temperature, truncation, and when a text ends.
-fn check_draws(sample: &Sample, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
+fn check_draws(sample: &SamplingSettings<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
     if sample.temperature > 0.0 && sample.temperature < SMALLEST_TEMPERATURE {
         let message = "the temperature is neither 0 nor at least 0.001";
         let fault = entry.fault(Code::OutOfRange, "temperature", message);
         faults.push(fault.hint("set `temperature` to 0, which draws the likeliest token"));
     }
     if sample.temperature == 0.0 {
-        let truncations = [
-            ("top_k", sample.top_k.is_some()),
-            ("top_p", sample.top_p.is_some()),
-            ("min_p", sample.min_p.is_some()),
-        ];
-        for (field, _) in truncations.into_iter().filter(|(_, is_stated)| *is_stated) {
+        for (field, _) in sample.truncations.into_iter().filter(|(_, is_stated)| *is_stated) {
             let message = format!("`{field}` has no effect: at temperature 0 the likeliest token is drawn");
             faults.push(no_effect(entry, field, message));
         }
@@ -64,9 +73,14 @@ fn check_draws(sample: &Sample, entry: &StageEntry<'_>, faults: &mut Vec<Draft>)
 }
 
 /// What is given, and guidance by it.
-fn check_given(sample: &Sample, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
+fn check_given(
+    sample: &SamplingSettings<'_>,
+    stages: &Stages<'_>,
+    entry: &StageEntry<'_>,
+    faults: &mut Vec<Draft>,
+) {
     let is_autoregressive = matches!(sample.sampler, Some(Sampler::Autoregressive(_)));
-    if sample.guidance.is_some_and(|scale| scale != 0.0) {
+    if sample.guidance != 0.0 {
         if sample.given.is_none() {
             let message = "guidance masks the given tokens, but none is given";
             let fault = entry.fault(Code::NoEffect, "guidance", message);
@@ -77,7 +91,7 @@ fn check_given(sample: &Sample, stages: &Stages<'_>, entry: &StageEntry<'_>, fau
             faults.push(fault.hint("leave `guidance` out"));
         }
     }
-    let Some(given) = &sample.given else { return };
+    let Some(given) = sample.given else { return };
     if let Some((field, message, hint)) = given.fault() {
         let field = if field.is_empty() {
             "given".to_owned()
@@ -113,7 +127,7 @@ fn check_given(sample: &Sample, stages: &Stages<'_>, entry: &StageEntry<'_>, fau
         let fault = entry.fault(Code::InvalidValue, &format!("given/{field}"), message);
         faults.push(fault.hint("state `prompt` alone, or use another sampler"));
     }
-    let model = stages.model_of(&sample.model);
+    let model = stages.model_of(sample.model);
     let Some(shape) = model.and_then(|model| stages.shapes.find(model.shape)) else {
         return;
     };
