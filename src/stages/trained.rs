@@ -102,6 +102,7 @@ impl ModelInfo {
                 has_average: true,
                 average_updates: Some(self.steps),
                 settings: RunSettings::default(),
+                schedule: None,
                 digest,
             }),
             Some(ModelOrigin {
