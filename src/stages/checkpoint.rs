@@ -121,6 +121,7 @@ impl Run for Checkpoint {
                 format: checkpoint.format().to_string(),
                 weights: chosen,
                 has_both,
+                is_only_set: chosen == Weights::Raw && checkpoint.sets().len() == 1,
                 steps,
                 run: run.clone(),
                 no_run: no_run.clone(),
@@ -339,7 +340,10 @@ fn moments(
         if let Some((name, count)) = not_finite(parameters, into).first() {
             fault.get_or_insert_with(|| {
                 let values = counted(*count, "value");
-                format!("its moments `{}` of `{name}` are NaN or infinite in {values}", MOMENTS[which])
+                format!(
+                    "its moments `{}` of `{name}` are NaN or infinite in {values}",
+                    MOMENTS[which]
+                )
             });
         }
         Ok(())
@@ -499,9 +503,13 @@ fn agree_on_tokens(
             }
         }
     }
-    let Some(theirs) = checkpoint.tokenizer()? else { return Ok(()) };
+    let Some(theirs) = checkpoint.tokenizer()? else {
+        return Ok(());
+    };
     let ours = TokenizerFacts::open(&input.join(TOKENIZER))?;
-    theirs.difference(&ours, tokens, &config.tokenizer).map_or(Ok(()), |difference| Err(other(difference)))
+    theirs
+        .difference(&ours, tokens, &config.tokenizer)
+        .map_or(Ok(()), |difference| Err(other(difference)))
 }
 
 /// The beginning of a digest in hex.

@@ -302,7 +302,11 @@ fn check_run(artifact: &Path, config: &Train, context: &Context<'_>) -> Result<(
         .hint(NEW));
     }
     let schedule = serde_json::to_value(config.schedule);
-    let schedule = schedule.unwrap_or_default().as_str().unwrap_or_default().to_owned();
+    let schedule = schedule
+        .unwrap_or_default()
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     if let Some(theirs) = run.schedule.filter(|theirs| *theirs != schedule) {
         context.warn(format!(
             "`schedule` is {theirs} in the training of `{name}`, and {schedule} from step {} on",

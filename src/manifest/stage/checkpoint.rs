@@ -156,7 +156,11 @@ impl Checkpoint {
             );
         }
         if self.path.is_none() && self.file.ends_with(".index.json") {
-            let hint = match self.file.rsplit_once('/').filter(|_| self.file.starts_with("hf://")) {
+            let hint = match self
+                .file
+                .rsplit_once('/')
+                .filter(|_| self.file.starts_with("hf://"))
+            {
                 Some((repository, _)) => format!("name the repository: `{repository}`"),
                 None => "download the index and the shards into one folder, and name it in `path`".to_owned(),
             };

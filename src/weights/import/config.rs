@@ -330,11 +330,16 @@ impl ConfigFacts {
             None => None,
         };
         let is_masking = reader.flag("subs_masking")? == Some(true);
-        if let Some(other) = parameterization.as_deref().filter(|name| is_masking && *name != "d3pm") {
+        if let Some(other) = parameterization
+            .as_deref()
+            .filter(|name| is_masking && *name != "d3pm")
+        {
             return Err(Error::input(format!(
                 "`subs_masking` is true, but `parameterization` is `{other}`"
             ))
-            .hint("the authors' code takes `subs_masking` with `d3pm` alone: correct the field that is wrong"));
+            .hint(
+                "the authors' code takes `subs_masking` with `d3pm` alone: correct the field that is wrong",
+            ));
         }
         match parameterization.as_deref() {
             _ if reader.flag("algo/causal_attention")? == Some(true) => self.autoregressive(),
@@ -566,7 +571,9 @@ impl ConfigFacts {
             }
         }
         for field in ["backbone", "algo/backbone"] {
-            let Some(value) = reader.text(field)? else { continue };
+            let Some(value) = reader.text(field)? else {
+                continue;
+            };
             let is_causal = self.causal.as_ref().is_some_and(|(_, is_causal)| *is_causal);
             let fits = match &*value.to_ascii_lowercase() {
                 // In the code of BD3-LM and Duo the same class is the causal one.
@@ -582,23 +589,41 @@ impl ConfigFacts {
             self.tied = Some(shown(&at("tie_word_embeddings")));
         }
         let unlike = |field: &str, value: &str, own: &str| {
-            Some(format!("`{}` is {value}, and mdlm's network has {own}", shown(field)))
+            Some(format!(
+                "`{}` is {value}, and mdlm's network has {own}",
+                shown(field)
+            ))
         };
         for (field, own) in FIXED {
             let field = at(field);
             if let Some(value) = reader.float(&field).ok().flatten().filter(|value| *value != own) {
-                self.unlike = self.unlike.take().or_else(|| unlike(&field, &value.to_string(), &own.to_string()));
+                self.unlike = self
+                    .unlike
+                    .take()
+                    .or_else(|| unlike(&field, &value.to_string(), &own.to_string()));
             }
         }
         for field in [at("hidden_act"), at("activation")] {
-            if let Some(value) = reader.text(&field).ok().flatten().filter(|value| !value.starts_with("gelu")) {
-                self.unlike = self.unlike.take().or_else(|| unlike(&field, &format!("`{value}`"), "GELU"));
+            if let Some(value) = reader
+                .text(&field)
+                .ok()
+                .flatten()
+                .filter(|value| !value.starts_with("gelu"))
+            {
+                self.unlike = self
+                    .unlike
+                    .take()
+                    .or_else(|| unlike(&field, &format!("`{value}`"), "GELU"));
             }
         }
-        let scaling = ["rope_type", "type"].map(|kind| reader.text(&at(&format!("rope_scaling/{kind}"))).ok().flatten());
+        let scaling = ["rope_type", "type"]
+            .map(|kind| reader.text(&at(&format!("rope_scaling/{kind}"))).ok().flatten());
         if let Some(value) = scaling.into_iter().flatten().find(|value| value != "default") {
             let field = at("rope_scaling");
-            self.unlike = self.unlike.take().or_else(|| unlike(&field, &format!("`{value}`"), "none"));
+            self.unlike = self
+                .unlike
+                .take()
+                .or_else(|| unlike(&field, &format!("`{value}`"), "none"));
         }
         Ok(())
     }
@@ -606,21 +631,27 @@ impl ConfigFacts {
     /// Whether the fields that say which network it is say the same.
     fn is_consistent(&self, reader: &FieldReader<'_>) -> Result<()> {
         let conflict = |one: String, other: String| {
-            Err(Error::input(format!("{one}, but {other}")).hint(
-                "correct the field that is wrong, or bring the file that belongs to the weights",
-            ))
+            Err(Error::input(format!("{one}, but {other}"))
+                .hint("correct the field that is wrong, or bring the file that belongs to the weights"))
         };
         let stated = self.backbone.as_ref();
         let backbone = |stated: &StatedBackbone| format!("`{}` is `{}`", stated.field, stated.value);
         if let Some((field, is_causal)) = &self.causal {
             let is_fit = |held: &Backbone| *is_causal == (*held == Backbone::Transformer);
-            if let Some(stated) = stated.filter(|stated| !stated.fits.is_empty() && !stated.fits.iter().any(is_fit)) {
+            if let Some(stated) =
+                stated.filter(|stated| !stated.fits.is_empty() && !stated.fits.iter().any(is_fit))
+            {
                 return conflict(backbone(stated), format!("`{field}` is {is_causal}"));
             }
         }
-        let Some(objective) = &self.objective else { return Ok(()) };
+        let Some(objective) = &self.objective else {
+            return Ok(());
+        };
         let own = objective.backbone();
-        let named = format!("the objective is `{}`, which a {own} is trained for", objective.kind());
+        let named = format!(
+            "the objective is `{}`, which a {own} is trained for",
+            objective.kind()
+        );
         if let Some(stated) = stated.filter(|stated| !stated.fits.is_empty() && !stated.fits.contains(&own)) {
             return conflict(named, backbone(stated));
         }
@@ -629,7 +660,10 @@ impl ConfigFacts {
         {
             return conflict(named, format!("`{field}` is {is_causal}"));
         }
-        let is_duo = self.model_type.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("duo"));
+        let is_duo = self
+            .model_type
+            .as_deref()
+            .is_some_and(|kind| kind.eq_ignore_ascii_case("duo"));
         if is_duo && own == Backbone::Dit {
             return conflict(named, format!("`model_type` is `duo`: {DUO}"));
         }
@@ -656,7 +690,9 @@ impl ConfigFacts {
             )
         })?;
         let mut objective: Objective = objective;
-        let beside = self.time_conditioning.filter(|_| objective.backbone() == Backbone::Dit);
+        let beside = self
+            .time_conditioning
+            .filter(|_| objective.backbone() == Backbone::Dit);
         if let Some(beside) = beside
             && beside != objective.is_time_conditioned()
         {
@@ -802,7 +838,9 @@ impl FieldReader<'_> {
 /// The kind of schedule that a class or function makes, as manifests call it, if its name says so.
 pub(super) fn schedule_kind(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase();
-    ["constant", "cosine"].into_iter().find(|kind| name.contains(kind))
+    ["constant", "cosine"]
+        .into_iter()
+        .find(|kind| name.contains(kind))
 }
 
 fn kind_of(json: &Value) -> &'static str {

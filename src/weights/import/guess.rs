@@ -162,9 +162,11 @@ impl GuessedShape {
         let file = &facts.file;
         self.check_backbone(facts)?;
         if let Some(unlike) = &facts.unlike {
-            return Err(Error::input(format!("`{file}` is of another network: {unlike}")).hint(format!(
-                "if the weights are those of mdlm's network all the same, correct the field in `{file}`"
-            )));
+            return Err(
+                Error::input(format!("`{file}` is of another network: {unlike}")).hint(format!(
+                    "if the weights are those of mdlm's network all the same, correct the field in `{file}`"
+                )),
+            );
         }
         for (field, stated, tensor, found) in [
             (
@@ -215,7 +217,10 @@ impl GuessedShape {
     /// Whether what the configuration says of the network is true of the tensors.
     fn check_backbone(&self, facts: &ConfigFacts) -> Result<()> {
         let (file, own) = (&facts.file, self.backbone);
-        let stated = facts.backbone.as_ref().filter(|stated| !stated.fits.contains(&own));
+        let stated = facts
+            .backbone
+            .as_ref()
+            .filter(|stated| !stated.fits.contains(&own));
         let causal = facts.causal.as_ref();
         let causal = causal.filter(|(_, is_causal)| *is_causal != (own == Backbone::Transformer));
         let objective = facts.objective.filter(|objective| objective.backbone() != own);

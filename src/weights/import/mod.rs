@@ -289,7 +289,10 @@ impl ForeignCheckpoint {
             .or(inner.unwrap_or_default())
             .or(beside.unwrap_or_default());
         let named = [contents.facts.as_ref(), self.facts()];
-        let named = named.into_iter().flatten().find_map(|facts| facts.schedule.clone());
+        let named = named
+            .into_iter()
+            .flatten()
+            .find_map(|facts| facts.schedule.clone());
         self.facts = self.facts.take().or(contents.facts);
         self.training = TrainingFacts {
             steps: contents.training.steps.or(self.training.steps),
@@ -302,7 +305,8 @@ impl ForeignCheckpoint {
         };
         self.skipped = contents.skipped;
         if let Some((path, reason)) = &contents.unread {
-            self.skipped.push(format!("`{path}`: average, not read: {reason}"));
+            self.skipped
+                .push(format!("`{path}`: average, not read: {reason}"));
         }
         self.unread_average = contents.unread;
         self.sets = contents.sets;
@@ -418,9 +422,8 @@ impl ForeignCheckpoint {
         let sets = self.sets.iter().filter(|_| self.guess().is_none());
         let mut kinds = sets.filter_map(|set| match families::of(&set.tensors) {
             Some(family) => Some(family.text()),
-            None => parts::unknown_prefixes(&set.tensors).map(|prefixes| {
-                format!("a network whose tensors have {prefixes}, which mdlm does not know")
-            }),
+            None => parts::unknown_prefixes(&set.tensors)
+                .map(|prefixes| format!("a network whose tensors have {prefixes}, which mdlm does not know")),
         });
         kinds.next()
     }
@@ -469,7 +472,9 @@ impl ForeignCheckpoint {
                     "{} has averaged weights in `{path}`, which are not read: {reason}",
                     self.place
                 ))
-                .hint("save them by name, `torch.save({name: tensor, …}, FILE)`, or set `\"weights\": \"raw\"`"))
+                .hint(
+                    "save them by name, `torch.save({name: tensor, …}, FILE)`, or set `\"weights\": \"raw\"`",
+                ))
             }
             Some(which) if !has(which) => {
                 let (name, other) = match which {
@@ -525,18 +530,22 @@ impl ForeignCheckpoint {
 
     /// Whether the embedding and the output layer have the same weights, where the configuration states that.
     fn check_tied(&mut self, which: Weights) -> Result<()> {
-        let Some((field, file)) =
-            self.facts().and_then(|facts| Some((facts.tied.clone()?, facts.file.clone())))
+        let Some((field, file)) = self
+            .facts()
+            .and_then(|facts| Some((facts.tied.clone()?, facts.file.clone())))
         else {
             return Ok(());
         };
         let set = self.set(which)?;
         let find = |name: &str| set.tensors.iter().find(|tensor| tensor.name == name).cloned();
-        let (Some(first), Some(second)) = (find("vocab_embed.embedding"), find("output_layer.linear.weight")) else {
+        let (Some(first), Some(second)) = (find("vocab_embed.embedding"), find("output_layer.linear.weight"))
+        else {
             return Ok(());
         };
         let at = set.store;
-        let Some(store) = self.stores.get_mut(at) else { return Ok(()) };
+        let Some(store) = self.stores.get_mut(at) else {
+            return Ok(());
+        };
         let mut values = [&first, &second].map(|tensor| vec![0.0; tensor.elements()]);
         for (tensor, values) in [&first, &second].into_iter().zip(&mut values) {
             store

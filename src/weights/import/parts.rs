@@ -31,18 +31,26 @@ impl ForeignCheckpoint {
             let mut average = Vec::new();
             let is_averaged = set.tensors.iter().any(|tensor| tensor.name == AVERAGED_MODEL);
             set.tensors.retain(|tensor| {
-                let rest = AVERAGES.iter().find_map(|prefix| tensor.name.strip_prefix(prefix));
+                let rest = AVERAGES
+                    .iter()
+                    .find_map(|prefix| tensor.name.strip_prefix(prefix));
                 let rest = rest.map(bare);
                 let own = tensor.name.split('.').next().unwrap_or_default();
                 let is_beside = own == "noise" || own.contains("metric") && own != tensor.name;
-                if tensor.name == AVERAGED_MODEL || rest.is_some_and(|rest| COUNTERS.contains(&rest)) || is_beside {
+                if tensor.name == AVERAGED_MODEL
+                    || rest.is_some_and(|rest| COUNTERS.contains(&rest))
+                    || is_beside
+                {
                     let name = if is_beside { own } else { &tensor.stored };
                     *aside.entry(name.to_owned()).or_default() += 1;
                     return false;
                 }
                 if let Some(rest) = rest {
                     let name = rest.to_owned();
-                    average.push(NamedTensor { name, ..tensor.clone() });
+                    average.push(NamedTensor {
+                        name,
+                        ..tensor.clone()
+                    });
                 }
                 rest.is_none()
             });
@@ -96,7 +104,9 @@ pub(super) fn unknown_prefixes(tensors: &[NamedTensor]) -> Option<String> {
 
 /// The error of a network whose names have such a prefix.
 pub(super) fn with_unknown_prefix(place: &str, prefixes: &str, tensors: &[NamedTensor]) -> Error {
-    let first = tensors.iter().find_map(|tensor| tensor.stored.strip_suffix(EMBEDDING));
+    let first = tensors
+        .iter()
+        .find_map(|tensor| tensor.stored.strip_suffix(EMBEDDING));
     let first = first.unwrap_or_default();
     Error::input(format!(
         "{place}: its tensors have {prefixes}, which mdlm does not know: `{first}{EMBEDDING}`"
@@ -127,14 +137,20 @@ pub(super) fn way_out(
             Backbone::Dit => "`mdlm`, `sedd`, `d3pm` or `mlm`",
             Backbone::Transformer => "`ar`",
         };
-        return format!("state an objective that a {} is trained for: {kinds}", guess.backbone);
+        return format!(
+            "state an objective that a {} is trained for: {kinds}",
+            guess.backbone
+        );
     }
     let own = parameters(shape, backbone);
     let is_own = |tensor: &&NamedTensor| {
         tensor.name == ROTARY_BUFFER || own.iter().any(|parameter| parameter.name == tensor.name)
     };
     if let Some(tensor) = tensors.iter().filter(is_own).find(|tensor| !tensor.is_float()) {
-        return format!("convert `{}` with PyTorch, `tensor.float()`, and save the file again", tensor.stored);
+        return format!(
+            "convert `{}` with PyTorch, `tensor.float()`, and save the file again",
+            tensor.stored
+        );
     }
     match tensors.iter().find(|tensor| !is_own(tensor)) {
         Some(tensor) => format!(

@@ -119,7 +119,9 @@ impl TokenizerFacts {
             let ours = ours.map_or("absent from the tokenizer".to_owned(), |ours| {
                 format!("`{ours}` by the tokenizer")
             });
-            return Some(format!("token {id} is `{token}` in `{file}`, but {ours} of `{name}`"));
+            return Some(format!(
+                "token {id} is `{token}` in `{file}`, but {ours} of `{name}`"
+            ));
         }
         let is_absent = |id: &u64| !is_free(*id) && !self.tokens.contains_key(id);
         if self.is_whole
@@ -160,7 +162,13 @@ impl TokenizerFacts {
         if let (Some(theirs), Some(ours)) = (self.lowercases, own.lowercases)
             && theirs != ours
         {
-            let does = |lowercases: bool| if lowercases { "lower case" } else { "the letter case of the text" };
+            let does = |lowercases: bool| {
+                if lowercases {
+                    "lower case"
+                } else {
+                    "the letter case of the text"
+                }
+            };
             return Some(format!(
                 "tokens have {} by `{file}`, but {} by the tokenizer of `{name}`",
                 does(theirs),
@@ -274,10 +282,16 @@ mod tests {
         let nothing = json!({});
         assert_eq!(difference(&|_| (), &nothing), None);
         // Without the mask, with another spelling of it, and with merges as old files have them.
-        assert_eq!(difference(&|json| json["added_tokens"] = json!([]), &nothing), None);
+        assert_eq!(
+            difference(&|json| json["added_tokens"] = json!([]), &nothing),
+            None
+        );
         let spelled = |json: &mut Value| json["added_tokens"][0]["content"] = json!("<mask>");
         assert_eq!(difference(&spelled, &json!({ "mask_token": "<mask>" })), None);
-        assert_eq!(difference(&|json| json["model"]["merges"] = json!(["a b"]), &nothing), None);
+        assert_eq!(
+            difference(&|json| json["model"]["merges"] = json!(["a b"]), &nothing),
+            None
+        );
         let said = |change: &dyn Fn(&mut Value), beside: &Value| difference(change, beside).unwrap();
         let swapped = |json: &mut Value| json["model"]["vocab"] = json!({ "e": 0, "b": 1, "a": 2, "ab": 3 });
         assert_eq!(

@@ -368,11 +368,15 @@ impl Contents {
 
     /// The schedule of the learning rate: its position, and its kind where the class that saved it is recognized by its state.
     fn schedule(&mut self, pickle: &Pickle) {
-        let Some(list) = pickle.get(pickle.root(), "lr_schedulers") else { return };
+        let Some(list) = pickle.get(pickle.root(), "lr_schedulers") else {
+            return;
+        };
         let schedules = pickle.elements(list);
         self.training.schedules = schedules.len();
         let &[schedule] = schedules else { return };
-        let position = pickle.get(schedule, "last_epoch").and_then(|node| pickle.int(node));
+        let position = pickle
+            .get(schedule, "last_epoch")
+            .and_then(|node| pickle.int(node));
         self.training.schedule_step = position.and_then(|position| u64::try_from(position).ok());
         let kinds = [
             ("T_max", "cosine"),
@@ -393,10 +397,17 @@ impl Contents {
         for (key, node) in pickle.named(pickle.root()) {
             let is_known = key == own
                 || average::AVERAGES.contains(&key)
-                || ["optimizer_states", "optimizer", "lr_schedulers", "hyper_parameters"].contains(&key);
+                || [
+                    "optimizer_states",
+                    "optimizer",
+                    "lr_schedulers",
+                    "hyper_parameters",
+                ]
+                .contains(&key);
             let tensors = pickle.walk(node).filter(|node| pickle.is_tensor(*node)).count();
             if !is_known && tensors > 0 {
-                self.skipped.push(format!("`{key}`: {}", counted(tensors, "tensor")));
+                self.skipped
+                    .push(format!("`{key}`: {}", counted(tensors, "tensor")));
             }
         }
     }
@@ -484,7 +495,10 @@ fn state_of(pickle: &Pickle) -> Option<(String, PickleNode)> {
         STATES.iter().filter_map(key).collect::<Vec<_>>()
     };
     let outer = below((String::new(), root));
-    let inner = outer.iter().cloned().flat_map(|(path, node)| below((format!("{path}."), node)));
+    let inner = outer
+        .iter()
+        .cloned()
+        .flat_map(|(path, node)| below((format!("{path}."), node)));
     let mut all: Vec<_> = outer.iter().cloned().chain(inner).collect();
     all.push((String::new(), root));
     all.retain(|(_, node)| has_tensors(pickle, *node));
@@ -536,8 +550,16 @@ fn place_of_tensors(pickle: &Pickle) -> Option<String> {
     for _ in 0..DEEPEST_STATE {
         let mut next = Vec::new();
         for (path, node) in &level {
-            for (key, below) in pickle.named(*node).into_iter().take(MOST_SETTINGS / DEEPEST_STATE) {
-                let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+            for (key, below) in pickle
+                .named(*node)
+                .into_iter()
+                .take(MOST_SETTINGS / DEEPEST_STATE)
+            {
+                let path = if path.is_empty() {
+                    key.to_owned()
+                } else {
+                    format!("{path}.{key}")
+                };
                 if has_tensors(pickle, below) {
                     return Some(path);
                 }
@@ -557,7 +579,9 @@ fn unread_tensor(pickle: &Pickle, node: PickleNode) -> Option<(Vec<usize>, Strin
     let function = pickle.global(node)?.strip_prefix(REBUILD)?;
     let arguments = pickle.elements(object.args);
     let number = |node: &PickleNode| usize::try_from(pickle.int(*node)?).ok();
-    let dims = arguments.get(DIMENSIONS).map_or(&[][..], |dims| pickle.elements(*dims));
+    let dims = arguments
+        .get(DIMENSIONS)
+        .map_or(&[][..], |dims| pickle.elements(*dims));
     let dims: Option<Vec<usize>> = dims.iter().map(number).collect();
     let dtype = arguments.iter().find_map(|argument| {
         let name = pickle.global(*argument)?.strip_prefix("torch.")?;

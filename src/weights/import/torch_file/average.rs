@@ -30,7 +30,9 @@ impl Contents {
         let pickle = file.pickle();
         let mut taken = None;
         for key in AVERAGES {
-            let Some(node) = pickle.get(root, key) else { continue };
+            let Some(node) = pickle.get(root, key) else {
+                continue;
+            };
             if matches!(pickle.value(node), PickleValue::None) {
                 continue;
             }
@@ -75,7 +77,9 @@ impl Contents {
         for _ in 0..2 {
             let has_tensors = |node| pickle.named(node).values().any(|node| pickle.is_tensor(*node));
             let below = SHADOWS.iter().chain(&STATES);
-            let below = below.copied().find_map(|key| Some((key, pickle.get(weights, key)?)));
+            let below = below
+                .copied()
+                .find_map(|key| Some((key, pickle.get(weights, key)?)));
             match below {
                 Some((key, below)) if !has_tensors(weights) => {
                     path = format!("{path}.{key}");
