@@ -574,10 +574,10 @@ impl ConfigFacts {
             let Some(value) = reader.text(field)? else {
                 continue;
             };
-            let is_causal = self.causal.as_ref().is_some_and(|(_, is_causal)| *is_causal);
+            let is_causal = self.causal == Some(("algo.causal_attention".to_owned(), true));
             let fits = match &*value.to_ascii_lowercase() {
                 // In the code of BD3-LM and Duo the same class is the causal one.
-                "dit" if is_causal && !below.is_empty() => vec![Backbone::Transformer],
+                "dit" if is_causal => vec![Backbone::Transformer],
                 "dit" | "ddit" | "hf_dit" => vec![Backbone::Dit],
                 "transformer" | "ar" => vec![Backbone::Transformer],
                 _ => vec![],

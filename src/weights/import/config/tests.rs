@@ -199,3 +199,191 @@ fn checkpoint_config_with_a_wrong_type_is_refused_with_the_field() {
         assert!(error.to_string().contains(text), "{error}");
     }
 }
+
+#[test]
+fn checkpoint_config_that_names_two_networks_is_refused_with_both() {
+    for (more, text) in [
+        (
+            json!({ "backbone": "dit", "causal": true }),
+            "`backbone` is `dit`, but `causal` is true",
+        ),
+        (
+            json!({ "backbone": "transformer", "causal": false }),
+            "`backbone` is `transformer`, but `causal` is false",
+        ),
+        (
+            json!({ "objective": { "kind": "mdlm" }, "causal": true }),
+            "the objective is `mdlm`, which a DiT is trained for, but `causal` is true",
+        ),
+        (
+            json!({ "objective": "mdlm", "backbone": "ar" }),
+            "the objective is `mdlm`, which a DiT is trained for, but `backbone` is `ar`",
+        ),
+        (
+            json!({ "objective": { "kind": "ar" }, "backbone": "dit" }),
+            "the objective is `ar`, which a plain transformer is trained for, but `backbone` is `dit`",
+        ),
+        (
+            json!({ "model_type": "duo", "objective": { "kind": "mdlm" } }),
+            "but `model_type` is `duo`",
+        ),
+        (
+            json!({ "hidden_size": 128 }),
+            "`hidden_dim` is 768, but `hidden_size` is 128",
+        ),
+        (
+            json!({ "mask_token_id": 7, "mask_index": 8 }),
+            "`mask_token_id` is 7, but `mask_index` is 8",
+        ),
+        (
+            json!({ "objective": "text-generation" }),
+            "`objective` is \"text-generation\": unknown variant `text-generation`",
+        ),
+        (json!({ "objective": 3 }), "`objective` is 3"),
+    ] {
+        let mut config = published();
+        let fields = config.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        let error = ConfigFacts::read("config.json", &config).unwrap_err();
+        assert!(error.to_string().contains(text), "{error}");
+        assert!(error.hint_text().is_some(), "{error}");
+    }
+}
+
+#[test]
+fn checkpoint_config_with_the_objective_as_a_text_states_its_kind() {
+    let of = |more: Value| {
+        let mut config = published();
+        config
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        facts(&config)
+    };
+    let mdlm = of(json!({ "objective": "mdlm", "time_conditioning": true }));
+    assert!(mdlm.objective.unwrap().is_time_conditioned());
+    assert_eq!(
+        Value::Object(mdlm.stated),
+        json!({ "kind": "mdlm", "time_conditioning": true })
+    );
+    assert!(!mdlm.states_all);
+    assert_eq!(of(json!({ "objective": "ar" })).objective.unwrap().kind(), "ar");
+    assert_eq!(of(json!({ "backbone": "ar" })).objective.unwrap().kind(), "ar");
+}
+
+#[test]
+fn checkpoint_config_states_ids_of_special_tokens_and_other_constants() {
+    let mut config = published();
+    for (field, value) in [
+        ("bos_token_id", json!(50256)),
+        ("eos_token_id", json!([1, 2])),
+        ("pad_token_id", json!(-1)),
+        ("rope_theta", json!(10000)),
+    ] {
+        config[field] = value;
+    }
+    let found = facts(&config);
+    let roles: Vec<_> = found
+        .roles
+        .iter()
+        .map(|role| (role.role, role.ids.clone()))
+        .collect();
+    assert_eq!(roles, [("bos", vec![50256]), ("eos", vec![1, 2])]);
+    assert_eq!(found.unlike, None);
+    for (field, value, text) in [
+        (
+            "rope_theta",
+            json!(500_000.0),
+            "`rope_theta` is 500000, and mdlm's network has 10000",
+        ),
+        (
+            "mlp_ratio",
+            json!(2),
+            "`mlp_ratio` is 2, and mdlm's network has 4",
+        ),
+        (
+            "hidden_act",
+            json!("silu"),
+            "`hidden_act` is `silu`, and mdlm's network has GELU",
+        ),
+        (
+            "rope_scaling",
+            json!({ "rope_type": "yarn" }),
+            "`rope_scaling` is `yarn`, and mdlm's network has none",
+        ),
+    ] {
+        let mut other = config.clone();
+        other[field] = value;
+        assert_eq!(facts(&other).unlike.as_deref(), Some(text));
+    }
+}
+
+#[test]
+fn checkpoint_settings_of_the_authors_name_network_masking_and_schedule() {
+    let with = |more: Value| {
+        let mut settings = json!({
+            "parameterization": "d3pm", "T": 50, "backbone": "dit", "subs_masking": false, "time_conditioning": false,
+            "noise": { "type": "loglinear" }, "model": { "length": 128, "scale_by_sigma": true }
+        });
+        settings
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        settings
+    };
+    let read = |more: Value| ConfigFacts::read("hyper_parameters", &with(more));
+    assert_eq!(read(json!({})).unwrap().objective.unwrap().kind(), "d3pm");
+    let masking = read(json!({ "subs_masking": true })).unwrap();
+    let Some(Objective::Mdlm(found)) = masking.objective else {
+        panic!()
+    };
+    assert!(found.zero_masking && !found.carry_over && found.steps == Some(50));
+    let own = serde_json::from_value(json!({ "kind": "mdlm", "steps": 50 })).unwrap();
+    assert_eq!(
+        masking.conflict(&own).unwrap(),
+        ("carry_over".to_owned(), "false".to_owned(), "absent".to_owned())
+    );
+    for (more, text) in [
+        (
+            json!({ "parameterization": "subs", "subs_masking": true }),
+            "`subs_masking` is true, but `parameterization` is `subs`",
+        ),
+        (
+            json!({ "backbone": "ar" }),
+            "the objective is `d3pm`, which a DiT is trained for, but `backbone` is `ar`",
+        ),
+        (
+            json!({ "parameterization": "subs", "model": { "causal": true } }),
+            "`backbone` is `dit`, but `model.causal` is true",
+        ),
+        (
+            json!({ "T": 50, "algo": { "T": 60 } }),
+            "`T` is 50, but `algo.T` is 60",
+        ),
+        (
+            json!({ "objective": "sedd" }),
+            "`objective` is `sedd`, but the other settings are those of `d3pm`",
+        ),
+    ] {
+        let error = read(more).unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+    }
+    let unscaled = json!({ "parameterization": "sedd", "T": 0, "model": { "scale_by_sigma": false } });
+    let unscaled = read(unscaled).unwrap();
+    assert!(unscaled.objective.is_none() && unscaled.foreign.unwrap().contains("`scale_by_sigma`"));
+    // A softmax takes the scale out.
+    let without = json!({ "parameterization": "subs", "T": 0, "model": { "scale_by_sigma": false } });
+    assert_eq!(read(without).unwrap().objective.unwrap().kind(), "mdlm");
+    // The autoregressive model of BD3-LM's code is of its DiT's class.
+    let causal =
+        json!({ "backbone": null, "algo": { "name": "ar", "backbone": "dit", "causal_attention": true } });
+    assert_eq!(read(causal).unwrap().objective.unwrap().kind(), "ar");
+    for (target, kind) in [
+        ("transformers.get_constant_schedule_with_warmup", "constant"),
+        ("utils.CosineDecayWarmupLRScheduler", "cosine"),
+        ("torch.optim.lr_scheduler.StepLR", "StepLR"),
+    ] {
+        let found = read(json!({ "lr_scheduler": { "_target_": target } })).unwrap();
+        assert_eq!(found.schedule.as_deref(), Some(kind));
+    }
+}

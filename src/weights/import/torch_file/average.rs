@@ -81,7 +81,7 @@ impl Contents {
                 .copied()
                 .find_map(|key| Some((key, pickle.get(weights, key)?)));
             match below {
-                Some((key, below)) if !has_tensors(weights) => {
+                Some((key, below)) if SHADOWS.contains(&key) || !has_tensors(weights) => {
                     path = format!("{path}.{key}");
                     weights = below;
                 }
