@@ -389,7 +389,7 @@ def trained(folder, path):
         sys.exit(f"{folder}: the embedding is {tuple(embedding.shape)}, or its gradient is not finite")
     if model.get_output_embeddings().weight.shape != embedding.shape:
         sys.exit(f"{folder}: the output layer has another shape than the embedding")
-    return float(found.loss)
+    return found.loss.item()
 
 
 def exported(arguments):
