@@ -120,13 +120,13 @@ fn rows_at_a_time(shape: &Shape) -> usize {
 }
 
 /// Whether a network is fed the noise level, and the file that states it.
-struct Conditioning {
+struct StatedConditioning {
     is_on: bool,
     file: String,
 }
 
 /// Whether the checkpoint's network is fed the noise level, as far as the checkpoint or a `model.json` beside the file states it.
-fn conditioning(args: &Args, checkpoint: &ForeignCheckpoint) -> Option<Conditioning> {
+fn conditioning(args: &Args, checkpoint: &ForeignCheckpoint) -> Option<StatedConditioning> {
     let of = |objective: &Objective| {
         let is_dit = objective.backbone() == Backbone::Dit;
         is_dit.then(|| objective.is_time_conditioned())
@@ -134,7 +134,7 @@ fn conditioning(args: &Args, checkpoint: &ForeignCheckpoint) -> Option<Condition
     let Some(facts) = checkpoint.facts() else {
         let model = losses::model_beside(&args.checkpoint).ok()??;
         let file = MODEL_INFO.to_owned();
-        return of(&model.objective).map(|is_on| Conditioning { is_on, file });
+        return of(&model.objective).map(|is_on| StatedConditioning { is_on, file });
     };
     let is_on = facts
         .objective
@@ -142,25 +142,25 @@ fn conditioning(args: &Args, checkpoint: &ForeignCheckpoint) -> Option<Condition
         .and_then(of)
         .or(facts.time_conditioning)?;
     let file = facts.file.clone();
-    Some(Conditioning { is_on, file })
+    Some(StatedConditioning { is_on, file })
 }
 
 /// The noise levels that the network is fed, one per row.
 fn levels(
     sigma: Option<Vec<f32>>,
     rows: usize,
-    conditioning: Option<Conditioning>,
+    conditioning: Option<StatedConditioning>,
     terminal: &Terminal,
 ) -> Result<Vec<f32>> {
     match (sigma, conditioning) {
-        (None, Some(Conditioning { is_on: true, file })) => Err(Error::input(format!(
+        (None, Some(StatedConditioning { is_on: true, file })) => Err(Error::input(format!(
             "there is no tensor `sigma`, and the network is fed the noise level of each row by `{file}`"
         ))
         .hint(
             "add `sigma` [rows], σ = −log α(t) of each row as f32; or give `--objective`, and `x0` and `t` in the input, from \
              which it follows",
         )),
-        (Some(_), Some(Conditioning { is_on: false, file })) => {
+        (Some(_), Some(StatedConditioning { is_on: false, file })) => {
             terminal.warn(&format!(
                 "`sigma` has no effect: the network is not conditioned on the noise level by `{file}`, and is fed 0"
             ));
