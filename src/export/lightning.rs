@@ -511,3 +511,37 @@ fn plain(json: &serde_json::Value) -> TorchItem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn export_to_lightning_names_objectives_as_the_authors_do() {
+        for (objective, name, is_masking) in [
+            (r#"{ "kind": "mdlm" }"#, Some("subs"), false),
+            (r#"{ "kind": "mdlm", "steps": 9 }"#, Some("subs"), false),
+            (
+                r#"{ "kind": "mdlm", "steps": 9, "carry_over": false }"#,
+                Some("d3pm"),
+                true,
+            ),
+            (
+                r#"{ "kind": "mdlm", "steps": 9, "carry_over": false, "zero_masking": false }"#,
+                Some("d3pm"),
+                false,
+            ),
+            (r#"{ "kind": "d3pm" }"#, Some("d3pm"), false),
+            (r#"{ "kind": "ar" }"#, Some("ar"), false),
+            (r#"{ "kind": "mlm" }"#, None, false),
+        ] {
+            let own = of_authors(&serde_json::from_str(objective).unwrap());
+            assert_eq!(
+                (own.parameterization, own.is_masking),
+                (name, is_masking),
+                "{objective}"
+            );
+        }
+        assert!(schedule_class("cosine").is_some() && schedule_class("in steps").is_none());
+    }
+}

@@ -104,7 +104,6 @@ impl Run for Checkpoint {
             }
             Err(reason) => (None, reason),
         };
-        let facts = checkpoint.facts();
         let steps = checkpoint.training().steps;
         let model = ModelInfo {
             shape: self.shape.clone(),
@@ -121,48 +120,19 @@ impl Run for Checkpoint {
                 format: checkpoint.format().to_string(),
                 weights: chosen,
                 has_both,
-                is_only_set: chosen == Weights::Raw && checkpoint.sets().len() == 1,
+                is_only_set: chosen == Weights::Raw
+                    && checkpoint.sets().len() == 1
+                    && checkpoint.unread_average().is_none(),
                 steps,
-                run: run.clone(),
-                no_run: no_run.clone(),
+                run,
+                no_run,
             }),
         };
         write_json(&context.output.join(MODEL_INFO), &model)?;
         let tokenizer = input.join(TOKENIZER);
         std::fs::copy(&tokenizer, context.output.join(TOKENIZER))
             .context(|| format!("copy `{}`", tokenizer.display()))?;
-        let mut figure = |name: &str, value: String| outcome.figures.push((name.to_owned(), value));
-        figure("format", checkpoint.format().to_string());
-        figure("parameters", numbers::count(total(&parameters) as u64));
-        figure(
-            "weights",
-            match (chosen, has_both) {
-                (Weights::Ema, true) => "average, and those of the last step".to_owned(),
-                (Weights::Ema, false) => "average".to_owned(),
-                (Weights::Raw, _) if checkpoint.sets().len() > 1 => "of the last step".to_owned(),
-                (Weights::Raw, _) => "the only ones of the file (not called an average)".to_owned(),
-            },
-        );
-        let objective = model.objective.kind();
-        figure(
-            "objective",
-            match (&self.objective, facts) {
-                (None, Some(facts)) => format!("{objective}, by `{}`", facts.file),
-                _ => objective.to_owned(),
-            },
-        );
-        figure(
-            "trained for",
-            steps.map_or("not stated".to_owned(), |steps| counted(steps, "step")),
-        );
-        let is_continued = match (&run, no_run) {
-            (Some(run), _) => Some(format!("from step {} on", run.step)),
-            (None, Some(reason)) => Some(format!("no: {reason}")),
-            (None, None) => None,
-        };
-        if let Some(text) = is_continued {
-            figure("can be continued", text);
-        }
+        outcome.figures = figures(self, &checkpoint, &model, total(&parameters));
         outcome.figures.extend(fetched::elsewhere(&outcome.provenance));
         Ok(outcome)
     }
@@ -213,6 +183,45 @@ impl Run for Checkpoint {
         let backbone = self.objective.unwrap_or_default().backbone();
         Some(8 * total(&parameters(shape, backbone)) as u64)
     }
+}
+
+/// What the summary of the stage shows.
+fn figures(
+    config: &Checkpoint,
+    checkpoint: &ForeignCheckpoint,
+    model: &ModelInfo,
+    parameters: usize,
+) -> Vec<(String, String)> {
+    let mut figures = Vec::new();
+    let mut figure = |name: &str, value: String| figures.push((name.to_owned(), value));
+    let Some(origin) = &model.origin else {
+        return figures;
+    };
+    figure("format", origin.format.clone());
+    figure("parameters", numbers::count(parameters as u64));
+    let weights = match (origin.weights, origin.has_both) {
+        (Weights::Ema, true) => "average, and those of the last step",
+        (Weights::Ema, false) => "average",
+        (Weights::Raw, _) if origin.is_only_set => "the only ones of the file (not called an average)",
+        (Weights::Raw, _) => "of the last step",
+    };
+    figure("weights", weights.to_owned());
+    let objective = model.objective.kind();
+    figure(
+        "objective",
+        match (&config.objective, checkpoint.facts()) {
+            (None, Some(facts)) => format!("{objective}, by `{}`", facts.file),
+            _ => objective.to_owned(),
+        },
+    );
+    let steps = origin.steps.map(|steps| counted(steps, "step"));
+    figure("trained for", steps.unwrap_or("not stated".to_owned()));
+    match (&origin.run, &origin.no_run) {
+        (Some(run), _) => figure("can be continued", format!("from step {} on", run.step)),
+        (None, Some(reason)) => figure("can be continued", format!("no: {reason}")),
+        (None, None) => {}
+    }
+    figures
 }
 
 /// The files of the checkpoint on this machine; those that are downloaded stay while `downloads` lives.
