@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::config::ConfigFacts;
+use super::torch_file::SETTINGS;
 use crate::error::{Error, Result};
 use crate::shapes::{Backbone, SHAPES, Shape};
 use crate::weights::fitting::{NamedTensor, ROTARY_BUFFER, held, marks};
@@ -162,11 +163,7 @@ impl GuessedShape {
         let file = &facts.file;
         self.check_backbone(facts)?;
         if let Some(unlike) = &facts.unlike {
-            return Err(
-                Error::input(format!("`{file}` is of another network: {unlike}")).hint(format!(
-                    "if the weights are those of mdlm's network all the same, correct the field in `{file}`"
-                )),
-            );
+            return Err(Error::input(format!("`{file}` is of another network: {unlike}")).hint(mended(file)));
         }
         for (field, stated, tensor, found) in [
             (
@@ -242,9 +239,7 @@ impl GuessedShape {
             "{says}, but the file holds a {own} ({}), which {attends}",
             marks(own)
         ))
-        .hint(format!(
-            "correct the field if it is wrong, or bring the `{file}` that belongs to the weights"
-        )))
+        .hint(mended(file)))
     }
 
     /// Checks a compiled shape against what is known.
@@ -275,6 +270,19 @@ impl GuessedShape {
             }
         }
         Ok(())
+    }
+}
+
+/// What to do about a field that contradicts the weights: of settings within a checkpoint it cannot be corrected.
+pub(super) fn mended(file: &str) -> String {
+    if file == SETTINGS {
+        "if the weights are right, save them alone, `torch.save(torch.load(FILE)[\"state_dict\"], OTHER)`, and state the \
+         objective in the manifest"
+            .to_owned()
+    } else {
+        format!(
+            "correct the field in `{file}` if it is wrong, or bring the `{file}` that belongs to the weights"
+        )
     }
 }
 

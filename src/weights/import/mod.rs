@@ -28,7 +28,7 @@ use crate::weights::tensors::Reader;
 use crate::weights::{ROTARY_BASE, ROTARY_BUFFER};
 use config::ConfigFacts;
 use files::{CheckpointFile, Container, FileSet, MODEL, read_json};
-use guess::GuessedShape;
+use guess::{GuessedShape, mended};
 use run::{RunSettings, RunState};
 use store::{Shards, TensorStore};
 use tokens::TokenizerFacts;
@@ -560,9 +560,7 @@ impl ForeignCheckpoint {
             "{}: `{field}` is true in `{file}`, but `{}` and `{}` differ: element {place} is {} and {}",
             self.place, first.stored, second.stored, a[place], b[place]
         ))
-        .hint(format!(
-            "mdlm's network has both: set `{field}` to false in `{file}` if the weights are right"
-        )))
+        .hint(mended(&file)))
     }
 
     /// Reads a set into the flat order of a shape's backbone.

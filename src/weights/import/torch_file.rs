@@ -32,6 +32,8 @@ use crate::weights::torch::values::{Pickle, PickleNode, PickleValue};
 
 /// Keys under which the weights lie, or one of which is within another.
 const STATES: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
+/// The key of the settings of a run.
+pub(super) const SETTINGS: &str = "hyper_parameters";
 /// Nesting of settings that is read.
 const DEEPEST: usize = 16;
 /// Values of settings that are read.
@@ -397,13 +399,7 @@ impl Contents {
         for (key, node) in pickle.named(pickle.root()) {
             let is_known = key == own
                 || average::AVERAGES.contains(&key)
-                || [
-                    "optimizer_states",
-                    "optimizer",
-                    "lr_schedulers",
-                    "hyper_parameters",
-                ]
-                .contains(&key);
+                || ["optimizer_states", "optimizer", "lr_schedulers", SETTINGS].contains(&key);
             let tensors = pickle.walk(node).filter(|node| pickle.is_tensor(*node)).count();
             if !is_known && tensors > 0 {
                 self.skipped
@@ -414,14 +410,16 @@ impl Contents {
 
     /// The settings of the run, where they are such that they can be read as data.
     fn settings(&mut self, pickle: &Pickle) -> Result<()> {
-        const PLACE: &str = "hyper_parameters";
-        let Some(node) = pickle.find(&[PLACE, "config"]).or_else(|| pickle.find(&[PLACE])) else {
+        let Some(node) = pickle
+            .find(&[SETTINGS, "config"])
+            .or_else(|| pickle.find(&[SETTINGS]))
+        else {
             return Ok(());
         };
         let mut budget = MOST_SETTINGS;
         let json = plain(pickle, node, DEEPEST, &mut budget);
         if json.get("model").is_some_and(Value::is_object) {
-            self.facts = Some(ConfigFacts::read(PLACE, &json).context(|| format!("`{PLACE}`"))?);
+            self.facts = Some(ConfigFacts::read(SETTINGS, &json).context(|| format!("`{SETTINGS}`"))?);
         }
         Ok(())
     }

@@ -83,7 +83,13 @@ fn lightning(backbone: Backbone, shadow: &[Vec<usize>]) -> (TorchItem, Vec<f32>,
         (int(index as i64), state)
     });
     let config = dict(vec![
-        ("parameterization", text("subs")),
+        (
+            "parameterization",
+            text(match backbone {
+                Backbone::Dit => "subs",
+                Backbone::Transformer => "ar",
+            }),
+        ),
         ("T", int(0)),
         ("time_conditioning", TorchItem::Bool(false)),
         ("noise", dict(vec![("type", text("loglinear"))])),
@@ -175,7 +181,7 @@ fn checkpoint_of_lightning_has_weights_average_and_counters() {
             (facts.heads, facts.length, facts.conditioning),
             (Some(2), Some(32), None)
         );
-        assert_eq!(facts.objective.unwrap().kind(), "mdlm");
+        assert_eq!(facts.objective.unwrap().backbone(), backbone);
         assert_eq!(checkpoint.guess().unwrap().fitting()[0].name, "nano");
     }
 }
@@ -527,6 +533,38 @@ fn checkpoint_settings_inside_that_contradict_those_beside_are_refused() {
         error.contains("the number of heads is 4 in `config.json`, but 2 in `hyper_parameters`"),
         "{error}"
     );
+}
+
+/// Settings within a checkpoint cannot be corrected: the way out is another.
+#[test]
+fn checkpoint_settings_inside_of_another_network_are_refused_with_a_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("last.ckpt");
+    let settings = |backbone: &str| {
+        let network = dict(vec![("length", int(32)), ("hidden_size", int(64))]);
+        let config = dict(vec![("backbone", text(backbone)), ("model", network)]);
+        dict(vec![("config", config)])
+    };
+    let read = |backbone: &str| {
+        save_entries(&path, vec![("hyper_parameters", settings(backbone))]);
+        super::super::read(&path, nano(), Backbone::Dit)
+    };
+    assert!(read("dit").is_ok());
+    let error = read("ar").unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("`backbone` is `ar` in `hyper_parameters`, but the file holds a DiT"),
+        "{error}"
+    );
+    assert!(error.hint_text().unwrap().contains("[\"state_dict\"]"));
+    // The weights alone, as the hint has it.
+    save(
+        &path,
+        &state_dict(Backbone::Dit, "backbone."),
+        &initial(nano(), Backbone::Dit, 1),
+    );
+    assert!(super::super::read(&path, nano(), Backbone::Dit).is_ok());
 }
 
 #[test]
