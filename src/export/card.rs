@@ -52,6 +52,8 @@ pub(super) fn text(model: &FinishedModel<'_>, which: Weights, roles: &Map<String
             ("pipeline_tag", pipeline_tag.to_owned()),
             ("tags", tags(&info.objective)),
             ("objective", info.objective.kind().to_owned()),
+            ("base", base_fields(model)),
+            ("licence", licence(model)),
             ("index", index(model, &name, &evaluations)),
             ("name", name),
             ("description", description),
@@ -122,16 +124,19 @@ fn citation(objective: &Objective) -> String {
     format!("{name}, [arXiv {arxiv}](https://arxiv.org/abs/{arxiv})")
 }
 
-fn weights_name(which: Weights) -> &'static str {
+fn weights_name(model: &FinishedModel<'_>, which: Weights) -> &'static str {
     match which {
         Weights::Ema => "an exponential moving average",
+        Weights::Raw if model.has_only_set() => {
+            "the only ones of the file, which does not say whether they are an average"
+        }
         Weights::Raw => "those of the last step",
     }
 }
 
 fn made(model: &FinishedModel<'_>, which: Weights) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    let which = weights_name(which);
+    let which = weights_name(model, which);
     match (&model.planned.stage, &model.info.origin) {
         (Stage::Checkpoint(checkpoint), Some(origin)) => {
             let steps = origin.steps.map_or(String::new(), |steps| {
@@ -143,10 +148,95 @@ fn made(model: &FinishedModel<'_>, which: Weights) -> String {
             )
         }
         _ => format!(
-            "The weights are {which}, after {} updates. mdlm {} trained the model from a manifest, and mdlm {version} exported it.",
+            "The weights are {which}, after {} updates. {}mdlm {} trained the model from a manifest, and mdlm {version} exported it.",
             numbers::count(model.info.steps),
+            beginnings(model),
             model.record.provenance.version
         ),
+    }
+}
+
+/// What a training began from, and that in turn: a sentence each, with a space behind it.
+fn beginnings(model: &FinishedModel<'_>) -> String {
+    let mut text = String::new();
+    let mut stage = model.planned;
+    while let (Stage::Train(train), Some(from)) = (&stage.stage, model.input(stage, "init")) {
+        let subject = if stage.name == model.planned.name {
+            "It".to_owned()
+        } else {
+            format!("`{}`", stage.name)
+        };
+        let of = match &from.stage {
+            Stage::Checkpoint(checkpoint) => format!("`{}`, which is `{}`", from.name, checkpoint.file),
+            _ => format!("`{}`", from.name),
+        };
+        let step = model.step_of(from).filter(|_| train.continues);
+        let _ = match (train.continues, step) {
+            (true, Some(step)) => write!(
+                text,
+                "{subject} continues the training of {of}, from update {step} on. "
+            ),
+            (true, None) => write!(text, "{subject} continues the training of {of}. "),
+            (false, _) => write!(text, "{subject} was fine-tuned from the weights of {of}. "),
+        };
+        stage = from;
+    }
+    text
+}
+
+/// The file from elsewhere that a model is, or that its training began from.
+fn file_of<'p>(model: &FinishedModel<'p>) -> Option<&'p str> {
+    let mut stage = model.planned;
+    loop {
+        match &stage.stage {
+            Stage::Checkpoint(checkpoint) => return Some(&checkpoint.file),
+            Stage::Train(_) => stage = model.input(stage, "init")?,
+            _ => return None,
+        }
+    }
+}
+
+/// The model on the hub that an address names: `OWNER/NAME`.
+fn hub_name(address: &str) -> Option<String> {
+    let path = if let Some(rest) = address.strip_prefix("hf://") {
+        rest.strip_prefix("models/").unwrap_or(rest)
+    } else {
+        let rest = address.strip_prefix("https://huggingface.co/")?;
+        rest.split_once("/resolve/")?.0
+    };
+    let path = path.split('@').next().unwrap_or_default();
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    let owner = parts.next()?;
+    Some(
+        parts
+            .next()
+            .map_or(owner.to_owned(), |name| format!("{owner}/{name}")),
+    )
+}
+
+/// The lines of the page's head that name the model it comes from.
+fn base_fields(model: &FinishedModel<'_>) -> String {
+    let Some(file) = file_of(model) else {
+        return String::new();
+    };
+    let mut text = "license: unknown\n".to_owned();
+    if let Some(name) = hub_name(file) {
+        let _ = writeln!(text, "base_model: {}", quoted(&name));
+        if matches!(model.planned.stage, Stage::Train(_)) {
+            text += "base_model_relation: finetune\n";
+        }
+    }
+    text
+}
+
+fn licence(model: &FinishedModel<'_>) -> String {
+    match file_of(model) {
+        Some(file) => format!(
+            "The licence of the weights is unknown to mdlm. That of `{file}`, from which they come, applies: put it into the head \
+             of this page, in the place of `unknown`, before you publish them."
+        ),
+        None => "The licence of the weights is not stated here: add `license` to the head of this page before you publish them."
+            .to_owned(),
     }
 }
 
@@ -255,7 +345,9 @@ fn corpus_or_name(source: &PlannedStage) -> String {
 
 fn results(model: &FinishedModel<'_>, evaluations: &[MeasuredModel<'_>], which: Weights) -> String {
     if evaluations.is_empty() {
-        return "The store had no evaluation of these weights when the model was exported.".to_owned();
+        return "The manifest had no evaluation of these weights with a result when the model was exported. Those of other \
+                manifests are not listed here."
+            .to_owned();
     }
     let mut text =
         "| data | what the numbers are | bits per byte | perplexity | measured on |\n|---|---|---|---|---|\n"
@@ -305,6 +397,7 @@ fn results(model: &FinishedModel<'_>, evaluations: &[MeasuredModel<'_>], which: 
          byte can.",
         match which {
             Weights::Ema => "the averaged weights, which this folder holds",
+            Weights::Raw if model.has_only_set() => "the weights of the file, which this folder holds",
             Weights::Raw => "the weights of the last step, which this folder holds",
         }
     );
@@ -416,6 +509,11 @@ fn data(model: &FinishedModel<'_>) -> String {
             "The model was not trained by this pipeline: see `{}` for the text that it learnt.\n",
             checkpoint.file
         );
+    } else if let Some(file) = file_of(model) {
+        let _ = writeln!(
+            text,
+            "The weights that the training began with were trained elsewhere: see `{file}` for the text that they learnt.\n"
+        );
     }
     text += "| source | for | content | licence |\n|---|---|---|---|\n";
     for (source, purpose) in sources {
@@ -495,15 +593,25 @@ fn training(model: &FinishedModel<'_>) -> Result<String> {
         );
     };
     let made = &model.record.provenance;
-    let tokens = train.steps * u64::from(train.batch) * u64::from(model.info.length);
+    let continued = model.input(model.planned, "init").filter(|_| train.continues);
+    let before = continued.and_then(|from| model.step_of(from)).unwrap_or(0);
+    let steps = train.steps.saturating_sub(before);
+    let tokens = steps * u64::from(train.batch) * u64::from(model.info.length);
     let mut text = format!(
         "{} updates of {}, {} tokens in all (padding included)",
-        numbers::count(train.steps),
+        numbers::count(steps),
         counted(train.batch, "row"),
         numbers::abbreviated(usize::try_from(tokens).unwrap_or(usize::MAX)),
     );
+    if before > 0 {
+        let _ = write!(
+            text,
+            ", after the {} updates that it continues",
+            numbers::count(before)
+        );
+    }
     if let Some(rows) = model.rows().filter(|rows| rows.train.rows > 0) {
-        let passes = train.steps as f64 * f64::from(train.batch) / rows.train.rows as f64;
+        let passes = steps as f64 * f64::from(train.batch) / rows.train.rows as f64;
         let _ = write!(text, ", {passes:.2} passes through the training rows");
     }
     let _ = write!(
@@ -535,6 +643,7 @@ fn provenance(model: &FinishedModel<'_>, which: Weights) -> Result<String> {
         "weights",
         match which {
             Weights::Ema => "ema",
+            Weights::Raw if model.has_only_set() => "as the file has them",
             Weights::Raw => "raw",
         },
     );
@@ -592,6 +701,27 @@ mod tests {
         );
         let synthetic = json!({ "kind": "synthetic", "grammar": "s -> 'a'", "records": 10 });
         assert_eq!(content(synthetic).0, "10 records drawn from a grammar");
+    }
+
+    #[test]
+    fn export_card_names_the_model_of_an_address() {
+        for (address, name) in [
+            (
+                "hf://kuleshov-group/mdlm-owt@25ce5c5",
+                Some("kuleshov-group/mdlm-owt"),
+            ),
+            ("hf://models/o/n@refs/pr/7/model.safetensors", Some("o/n")),
+            ("hf://o/n/model.safetensors", Some("o/n")),
+            ("hf://gpt2@main", Some("gpt2")),
+            (
+                "https://huggingface.co/o/n/resolve/main/model.safetensors",
+                Some("o/n"),
+            ),
+            ("https://example.org/o/n/resolve/m", None),
+            ("models/last.ckpt", None),
+        ] {
+            assert_eq!(hub_name(address).as_deref(), name, "{address}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{FinishedModel, NetworkTensor, card, settings, write_text};
+use super::{FinishedModel, NetworkTensor, card, refuse_link, settings, write_text};
 use crate::data::TOKENIZER;
 use crate::data::tokenizer::Tokenizer;
 use crate::disk::{sync_folder, sync_parent};
@@ -32,6 +32,7 @@ pub const FILES: [&str; 7] = [
 /// # Errors
 /// Input errors: the folder is not empty, or is a file. The environment's: the disk is full or not writable.
 pub fn write(model: &FinishedModel<'_>, which: Weights, folder: &Path, is_forced: bool) -> Result<()> {
+    refuse_link(folder)?;
     let replaces = occupied(folder, is_forced)?;
     let writing = || format!("write `{}`", folder.display());
     let whole = std::path::absolute(folder).context(writing)?;

@@ -18,9 +18,9 @@ use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 
-use super::{FinishedModel, NetworkTensor};
+use super::{FinishedModel, NetworkTensor, refuse_link};
 use crate::error::{Context as _, Error, Result};
-use crate::manifest::{MdlmObjective, Noise, Objective, Stage, Times, Train, Weights};
+use crate::manifest::{LearningRateSchedule, MdlmObjective, Noise, Objective, Stage, Times, Train, Weights};
 use crate::shapes::{Backbone, Shape};
 use crate::train::{checkpoint, learning_rate};
 use crate::weights::import::run::RunSettings;
@@ -37,6 +37,7 @@ const LIGHTNING: &str = "2.2.1";
 /// Input errors: the model has no moments, the file is there. The environment's: the disk is full or not writable.
 pub fn write(model: &FinishedModel<'_>, file: &Path, is_forced: bool) -> Result<()> {
     let run = ExportedRun::of(model)?;
+    refuse_link(file)?;
     if file.is_dir() {
         return Err(
             Error::input(format!("`{}` is a folder", file.display())).hint("name a file: `last.ckpt`")
@@ -95,6 +96,17 @@ struct ExportedRun {
     stated: Option<RunSettings>,
     /// Updates of the average, if there is one.
     average_updates: Option<u64>,
+    /// The class that makes the learning rate's schedule in the authors' settings, where the kind is known.
+    schedule: Option<&'static str>,
+}
+
+/// The class of a kind of schedule in the authors' settings (`configs/lr_scheduler`).
+fn schedule_class(kind: &str) -> Option<&'static str> {
+    match kind {
+        "constant" => Some("transformers.get_constant_schedule_with_warmup"),
+        "cosine" => Some("utils.CosineDecayWarmupLRScheduler"),
+        _ => None,
+    }
 }
 
 impl ExportedRun {
@@ -108,6 +120,10 @@ impl ExportedRun {
                 train: train.clone(),
                 stated: None,
                 average_updates: Some(train.steps),
+                schedule: schedule_class(match train.schedule {
+                    LearningRateSchedule::Constant => "constant",
+                    LearningRateSchedule::Cosine => "cosine",
+                }),
             });
         }
         let run = model.info.run(&model.folder).map_err(|reason| {
@@ -137,6 +153,7 @@ impl ExportedRun {
                 .map_err(|error| Error::internal(format!("read settings: {error}")))?,
             stated: Some(run.settings),
             average_updates: run.has_average.then(|| run.average_updates.unwrap_or(run.step)),
+            schedule: run.schedule.as_deref().and_then(schedule_class),
         })
     }
 
@@ -372,7 +389,7 @@ fn hyper_parameters(model: &FinishedModel<'_>, run: &ExportedRun) -> Result<Torc
             }),
         ),
         ("T", int(u64::from(objective.steps().unwrap_or(0)))),
-        ("subs_masking", flag(false)),
+        ("subs_masking", flag(own.is_masking)),
         ("time_conditioning", flag(objective.is_time_conditioned())),
         ("model", dict(network)),
         ("training", dict(training)),
@@ -401,9 +418,15 @@ fn hyper_parameters(model: &FinishedModel<'_>, run: &ExportedRun) -> Result<Torc
         let batch = ("global_batch_size", int(u64::from(train.batch)));
         config.push(("loader", dict(vec![batch])));
     }
+    let mut scheduler = Vec::new();
+    if let Some(class) = run.schedule {
+        scheduler.push(("_target_", text(class)));
+    }
     if run.states(|stated| stated.warmup_steps) {
-        let warmup = ("num_warmup_steps", int(train.warmup_steps));
-        config.push(("lr_scheduler", dict(vec![warmup])));
+        scheduler.push(("num_warmup_steps", int(train.warmup_steps)));
+    }
+    if !scheduler.is_empty() {
+        config.push(("lr_scheduler", dict(scheduler)));
     }
     if let Some(noise) = objective.noise() {
         config.push(("noise", noise_of_authors(noise)));
@@ -414,6 +437,8 @@ fn hyper_parameters(model: &FinishedModel<'_>, run: &ExportedRun) -> Result<Torc
 /// What the authors' configuration has of an objective.
 struct AuthorsObjective {
     parameterization: Option<&'static str>,
+    /// `subs_masking`: D3PM's parameterization with zero masking, and without carry-over.
+    is_masking: bool,
     antithetic: bool,
     sampling_epsilon: f64,
     times: Option<Times>,
@@ -423,7 +448,11 @@ fn of_authors(objective: &Objective) -> AuthorsObjective {
     let defaults = MdlmObjective::default();
     let (parameterization, antithetic, sampling_epsilon, times) = match objective {
         Objective::Mdlm(own) => {
-            let name = if own.zero_masking { "subs" } else { "d3pm" };
+            let name = if own.zero_masking && own.carry_over {
+                "subs"
+            } else {
+                "d3pm"
+            };
             (Some(name), own.antithetic, own.sampling_epsilon, Some(own.times))
         }
         Objective::Sedd(own) => (Some("sedd"), own.antithetic, own.sampling_epsilon, None),
@@ -434,6 +463,7 @@ fn of_authors(objective: &Objective) -> AuthorsObjective {
     };
     AuthorsObjective {
         parameterization,
+        is_masking: matches!(objective, Objective::Mdlm(own) if own.zero_masking && !own.carry_over),
         antithetic,
         sampling_epsilon,
         times,
@@ -479,5 +509,39 @@ fn plain(json: &serde_json::Value) -> TorchItem {
             let named = |(name, value): (&String, &Value)| TorchItem::named(name, plain(value));
             TorchItem::Dict(fields.iter().map(named).collect())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn export_to_lightning_names_objectives_as_the_authors_do() {
+        for (objective, name, is_masking) in [
+            (r#"{ "kind": "mdlm" }"#, Some("subs"), false),
+            (r#"{ "kind": "mdlm", "steps": 9 }"#, Some("subs"), false),
+            (
+                r#"{ "kind": "mdlm", "steps": 9, "carry_over": false }"#,
+                Some("d3pm"),
+                true,
+            ),
+            (
+                r#"{ "kind": "mdlm", "steps": 9, "carry_over": false, "zero_masking": false }"#,
+                Some("d3pm"),
+                false,
+            ),
+            (r#"{ "kind": "d3pm" }"#, Some("d3pm"), false),
+            (r#"{ "kind": "ar" }"#, Some("ar"), false),
+            (r#"{ "kind": "mlm" }"#, None, false),
+        ] {
+            let own = of_authors(&serde_json::from_str(objective).unwrap());
+            assert_eq!(
+                (own.parameterization, own.is_masking),
+                (name, is_masking),
+                "{objective}"
+            );
+        }
+        assert!(schedule_class("cosine").is_some() && schedule_class("in steps").is_none());
     }
 }

@@ -114,6 +114,12 @@ impl<'p> FinishedModel<'p> {
         )))
     }
 
+    /// Whether its weights are the only ones of a file from elsewhere, which does not call them an average.
+    #[must_use]
+    pub fn has_only_set(&self) -> bool {
+        self.info.origin.as_ref().is_some_and(|origin| origin.is_only_set)
+    }
+
     fn parameters(&self) -> Vec<Parameter> {
         parameters(self.shape, self.info.objective.backbone())
     }
@@ -160,6 +166,13 @@ impl<'p> FinishedModel<'p> {
     fn input(&self, stage: &PlannedStage, role: &str) -> Option<&'p PlannedStage> {
         let input = stage.inputs.iter().find(|input| input.role == role)?;
         self.plan.stages.get(input.index)
+    }
+
+    /// The update at which the training of a stage's model is, where it is in the store and can be continued.
+    fn step_of(&self, stage: &PlannedStage) -> Option<u64> {
+        let folder = self.store.artifact_path(stage.artifact()?);
+        let info = ModelInfo::open(&folder).ok()?;
+        info.run(&folder).ok().map(|run| run.step)
     }
 
     /// The rows that it learnt, where they are in the store.
@@ -217,6 +230,20 @@ fn bound_sign(found: &Evaluation) -> &'static str {
 /// Whether a number and its ends can be written in JSON.
 fn is_finite(interval: Interval) -> bool {
     interval.value.is_finite()
+}
+
+/// Refuses a symbolic link: what is written is renamed to its place, and would take the place of the link alone.
+fn refuse_link(path: &Path) -> Result<()> {
+    let Ok(target) = std::fs::read_link(path) else {
+        return Ok(());
+    };
+    let target = path.parent().unwrap_or(Path::new("")).join(target);
+    Err(Error::input(format!(
+        "`{}` is a symbolic link to `{}`",
+        path.display(),
+        target.display()
+    ))
+    .hint(format!("name the place itself: `{}`", target.display())))
 }
 
 /// Writes a text file durably.

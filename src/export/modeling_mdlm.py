@@ -102,6 +102,11 @@ class Embedding(nn.Module):
         super().__init__()
         self.embedding = nn.Parameter(torch.empty(vocabulary, width))
 
+    @property
+    def weight(self):
+        """What PyTorch's own embedding calls it."""
+        return self.embedding
+
     def forward(self, tokens):
         return self.embedding[tokens]
 
@@ -131,6 +136,11 @@ def frequencies(half):
     return ROTARY_BASE ** (-torch.arange(half, dtype=torch.float64, device="cpu") / half)
 
 
+def buffered_frequencies(half):
+    """The same in f32, to the bits that the authors' files have."""
+    return 1.0 / ROTARY_BASE ** (torch.arange(0, 2 * half, 2, device="cpu").float() / (2 * half))
+
+
 class Rotary(nn.Module):
     """Rotary positions over the two halves of each head (arXiv 2104.09864). The buffer is what the authors' files have; the
     angles are computed in f64 without it."""
@@ -138,7 +148,7 @@ class Rotary(nn.Module):
     def __init__(self, half):
         super().__init__()
         self.half = half
-        self.register_buffer("inv_freq", frequencies(half).float())
+        self.register_buffer("inv_freq", buffered_frequencies(half))
 
     def forward(self, x):
         """Cosines and sines for the rows of x (B, L, D), (L, half) each."""
@@ -241,7 +251,19 @@ class MDLM(PreTrainedModel):
         elif isinstance(module, Norm):
             nn.init.ones_(module.weight)
         elif isinstance(module, Rotary):
-            module.inv_freq.copy_(frequencies(module.half))
+            module.inv_freq.copy_(buffered_frequencies(module.half))
+
+    def get_input_embeddings(self):
+        return self.backbone.vocab_embed
+
+    def set_input_embeddings(self, value):
+        self.backbone.vocab_embed = value
+
+    def get_output_embeddings(self):
+        return self.backbone.output_layer.linear
+
+    def set_output_embeddings(self, value):
+        self.backbone.output_layer.linear = value
 
     def sigma(self, timesteps, device):
         """σ as the network takes it: of each row with time conditioning, 0 for all rows without, nothing without an input."""
@@ -260,17 +282,35 @@ class MDLM(PreTrainedModel):
         attention_mask=None,
         output_hidden_states=None,
         return_dict=None,
+        labels=None,
     ):
         """Raw logits (B, L, V) of noised tokens (B, L). `timesteps` (B) holds the noise level σ of each row; without time
-        conditioning it has no effect. With `return_dict=False` the result is the logits alone, as in the authors' release."""
+        conditioning it has no effect. With `labels` (B, L) there is a loss too: the mean of -log p over the tokens that are
+        predicted, with -100 left out. A DiT predicts masked tokens, under SUBS; an autoregressive model the token after each
+        position. It is not weighted with time, so that it is no bound. With `return_dict=False` the result is the logits alone,
+        as in the authors' release, and with `labels` the loss before them."""
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         states = [] if output_hidden_states else None
         hidden = self.backbone.hidden(input_ids, self.sigma(timesteps, input_ids.device), states)
         logits = self.backbone.output_layer.linear(hidden)
+        loss = None if labels is None else self.loss(logits, input_ids, labels)
         if not (self.config.return_dict if return_dict is None else return_dict):
-            return logits
-        return MaskedLMOutput(logits=logits, hidden_states=states and tuple(states))
+            return logits if loss is None else (loss, logits)
+        return MaskedLMOutput(loss=loss, logits=logits, hidden_states=states and tuple(states))
+
+    def loss(self, logits, xt, labels):
+        """The mean of -log p(labels) over the tokens that are predicted, in nats; 0 where there are none."""
+        ids = torch.arange(logits.shape[-1], device=logits.device)
+        impossible = (ids == self.config.mask_token_id) | (ids >= self.config.tokenizer_vocab_size)
+        log_p = logits.float().masked_fill(impossible, -torch.inf).log_softmax(-1)
+        if self.config.backbone == "dit":
+            is_predicted = (xt == self.config.mask_token_id) & (labels != -100)
+        else:
+            log_p, labels = log_p[:, :-1], labels[:, 1:]
+            is_predicted = labels != -100
+        nll = -log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+        return nll.masked_fill(~is_predicted, 0).sum() / is_predicted.sum().clamp(min=1)
 
     def subs(self, logits, xt):
         """log p(x_0 | x_t) (…, V) of raw logits (…, V) under SUBS: the mask has probability 0, and an unmasked token of x_t

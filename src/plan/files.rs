@@ -14,7 +14,7 @@ use crate::manifest::{FileReference, StageKind, tokenizer_object};
 use crate::store::ExternalFile;
 use crate::store::digest::hash_file;
 use crate::store::stat::{ChecksumCache, Look};
-use crate::weights::import::files::{CheckpointFile, FileSet};
+use crate::weights::import::files::{CheckpointFile, FileSet, is_index};
 
 /// A file as it was when it was hashed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,13 +198,17 @@ fn find_files(base: &Path, references: &[FileReference], piped: &[Piped]) -> Res
 fn in_folders(base: &Path, patterns: &[String]) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for pattern in patterns {
-        let folder = base.join(pattern);
-        if !folder.is_dir() {
+        let path = base.join(pattern);
+        let folder = if path.is_dir() {
+            pattern.trim_end_matches('/')
+        } else if is_index(&path) && path.is_file() {
+            pattern.rsplit_once('/').map_or(".", |(folder, _)| folder)
+        } else {
             all.push(pattern.clone());
             continue;
-        }
-        let files = FileSet::at(&folder)?;
-        let inside = |file: &CheckpointFile| format!("{}/{}", pattern.trim_end_matches('/'), file.name);
+        };
+        let files = FileSet::at(&path)?;
+        let inside = |file: &CheckpointFile| format!("{folder}/{}", file.name);
         all.extend(files.all().into_iter().map(inside));
     }
     Ok(all)

@@ -29,8 +29,9 @@ use crate::stages::{Context, Run, StageOutput, fetched};
 use crate::store::ExternalFile;
 use crate::train::checkpoint::{EMA, OPTIMIZER, RAW};
 use crate::weights;
-use crate::weights::import::config::ConfigFacts;
+use crate::weights::import::config::{ConfigFacts, StatedRole};
 use crate::weights::import::files::{CheckpointFile, FileSet};
+use crate::weights::import::tokens::TokenizerFacts;
 use crate::weights::import::{ForeignCheckpoint, MOMENTS, not_finite};
 
 /// Tensors with NaN or infinite values that a warning names at most.
@@ -42,8 +43,9 @@ impl Run for Checkpoint {
     /// Version of the stage: a change of what it writes for the same input raises it.
     ///
     /// 1: safetensors files, folders of the hub, results of train stages, files of PyTorch and PyTorch Lightning. 2: the moments
-    /// of an optimizer; what contradicts the file is refused in more cases.
-    const VERSION: u32 = 2;
+    /// of an optimizer; what contradicts the file is refused in more cases. 3: averages in further layouts; the files of a
+    /// tokenizer are compared; moments that are not finite are not taken.
+    const VERSION: u32 = 3;
 
     /// Runs the stage.
     ///
@@ -61,7 +63,14 @@ impl Run for Checkpoint {
         let mut checkpoint = ForeignCheckpoint::open(&files)?;
         let objective = objective(self, &checkpoint, context)?;
         agree(&checkpoint, shape, &tokens, self, context)?;
+        agree_on_tokens(&checkpoint, &tokens, self, input)?;
         let chosen = checkpoint.choose(self.weights)?;
+        if let (None, Some((path, reason))) = (self.weights, checkpoint.unread_average()) {
+            context.warn(format!(
+                "{}: the averaged weights in `{path}` are not read, and those of the last step are taken: {reason}",
+                checkpoint.place()
+            ));
+        }
         let backbone = objective.backbone();
         let parameters = parameters(shape, backbone);
         // Of the weights of the last step and the moments.
@@ -85,13 +94,16 @@ impl Run for Checkpoint {
         let (run, no_run) = match checkpoint.run(shape, backbone) {
             Ok(mut run) => {
                 run.has_average &= has_both;
-                moments(&mut checkpoint, &parameters, &mut identity, context)?;
-                run.digest = identity.finalize().to_hex().to_string();
-                (Some(run), None)
+                match moments(&mut checkpoint, &parameters, &mut identity, context)? {
+                    None => {
+                        run.digest = identity.finalize().to_hex().to_string();
+                        (Some(run), None)
+                    }
+                    Some(fault) => (None, Some(fault)),
+                }
             }
             Err(reason) => (None, reason),
         };
-        let facts = checkpoint.facts();
         let steps = checkpoint.training().steps;
         let model = ModelInfo {
             shape: self.shape.clone(),
@@ -108,47 +120,19 @@ impl Run for Checkpoint {
                 format: checkpoint.format().to_string(),
                 weights: chosen,
                 has_both,
+                is_only_set: chosen == Weights::Raw
+                    && checkpoint.sets().len() == 1
+                    && checkpoint.unread_average().is_none(),
                 steps,
-                run: run.clone(),
-                no_run: no_run.clone(),
+                run,
+                no_run,
             }),
         };
         write_json(&context.output.join(MODEL_INFO), &model)?;
         let tokenizer = input.join(TOKENIZER);
         std::fs::copy(&tokenizer, context.output.join(TOKENIZER))
             .context(|| format!("copy `{}`", tokenizer.display()))?;
-        let mut figure = |name: &str, value: String| outcome.figures.push((name.to_owned(), value));
-        figure("format", checkpoint.format().to_string());
-        figure("parameters", numbers::count(total(&parameters) as u64));
-        figure(
-            "weights",
-            match (chosen, has_both) {
-                (Weights::Ema, true) => "average, and those of the last step".to_owned(),
-                (Weights::Ema, false) => "average".to_owned(),
-                (Weights::Raw, _) if checkpoint.sets().len() > 1 => "of the last step".to_owned(),
-                (Weights::Raw, _) => "the only ones of the file (not called an average)".to_owned(),
-            },
-        );
-        let objective = model.objective.kind();
-        figure(
-            "objective",
-            match (&self.objective, facts) {
-                (None, Some(facts)) => format!("{objective}, by `{}`", facts.file),
-                _ => objective.to_owned(),
-            },
-        );
-        figure(
-            "trained for",
-            steps.map_or("not stated".to_owned(), |steps| counted(steps, "step")),
-        );
-        let is_continued = match (&run, no_run) {
-            (Some(run), _) => Some(format!("from step {} on", run.step)),
-            (None, Some(reason)) => Some(format!("no: {reason}")),
-            (None, None) => None,
-        };
-        if let Some(text) = is_continued {
-            figure("can be continued", text);
-        }
+        outcome.figures = figures(self, &checkpoint, &model, total(&parameters));
         outcome.figures.extend(fetched::elsewhere(&outcome.provenance));
         Ok(outcome)
     }
@@ -199,6 +183,45 @@ impl Run for Checkpoint {
         let backbone = self.objective.unwrap_or_default().backbone();
         Some(8 * total(&parameters(shape, backbone)) as u64)
     }
+}
+
+/// What the summary of the stage shows.
+fn figures(
+    config: &Checkpoint,
+    checkpoint: &ForeignCheckpoint,
+    model: &ModelInfo,
+    parameters: usize,
+) -> Vec<(String, String)> {
+    let mut figures = Vec::new();
+    let mut figure = |name: &str, value: String| figures.push((name.to_owned(), value));
+    let Some(origin) = &model.origin else {
+        return figures;
+    };
+    figure("format", origin.format.clone());
+    figure("parameters", numbers::count(parameters as u64));
+    let weights = match (origin.weights, origin.has_both) {
+        (Weights::Ema, true) => "average, and those of the last step",
+        (Weights::Ema, false) => "average",
+        (Weights::Raw, _) if origin.is_only_set => "the only ones of the file (not called an average)",
+        (Weights::Raw, _) => "of the last step",
+    };
+    figure("weights", weights.to_owned());
+    let objective = model.objective.kind();
+    figure(
+        "objective",
+        match (&config.objective, checkpoint.facts()) {
+            (None, Some(facts)) => format!("{objective}, by `{}`", facts.file),
+            _ => objective.to_owned(),
+        },
+    );
+    let steps = origin.steps.map(|steps| counted(steps, "step"));
+    figure("trained for", steps.unwrap_or("not stated".to_owned()));
+    match (&origin.run, &origin.no_run) {
+        (Some(run), _) => figure("can be continued", format!("from step {} on", run.step)),
+        (None, Some(reason)) => figure("can be continued", format!("no: {reason}")),
+        (None, None) => {}
+    }
+    figures
 }
 
 /// The files of the checkpoint on this machine; those that are downloaded stay while `downloads` lives.
@@ -311,26 +334,34 @@ fn objective(
     Ok(own)
 }
 
-/// Writes AdamW's moments.
+/// Writes AdamW's moments; where they are not all finite, none, and the reason why the training cannot be continued.
 fn moments(
     checkpoint: &mut ForeignCheckpoint,
     parameters: &[Parameter],
     identity: &mut blake3::Hasher,
     context: &Context<'_>,
-) -> Result<()> {
+) -> Result<Option<String>> {
     let path = context.output.join(OPTIMIZER);
+    let mut fault = None;
     weights::write(&path, parameters, &MOMENTS, &[], &mut |which, into| {
         checkpoint.moments(parameters, which, into)?;
         identify(identity, into);
-        for (name, count) in not_finite(parameters, into).into_iter().take(NAMED) {
-            let values = counted(count, "value");
-            context.warn(format!(
-                "`{}` of `{name}` is NaN or infinite in {values}",
-                MOMENTS[which]
-            ));
+        if let Some((name, count)) = not_finite(parameters, into).first() {
+            fault.get_or_insert_with(|| {
+                let values = counted(*count, "value");
+                format!(
+                    "its moments `{}` of `{name}` are NaN or infinite in {values}",
+                    MOMENTS[which]
+                )
+            });
         }
         Ok(())
-    })
+    })?;
+    if let Some(fault) = &fault {
+        context.warn(format!("{}: {fault}: they are not taken", checkpoint.place()));
+        std::fs::remove_file(&path).context(|| format!("delete `{}`", path.display()))?;
+    }
+    Ok(fault)
 }
 
 /// Adds values to a digest.
@@ -449,6 +480,45 @@ fn agree(
             Ok(())
         }
     }
+}
+
+/// The ids and spellings that stand beside the weights must be those of the tokenizer.
+fn agree_on_tokens(
+    checkpoint: &ForeignCheckpoint,
+    tokens: &TokensInfo,
+    config: &Checkpoint,
+    input: &Path,
+) -> Result<()> {
+    let place = checkpoint.place();
+    let other = |difference: String| {
+        Error::input(format!("{place}: {difference}"))
+            .hint("name the tokenize stage of the tokenizer that the model was trained with; its `special` names special tokens")
+    };
+    if let Some(facts) = checkpoint.facts() {
+        for StatedRole { role, field, ids } in &facts.roles {
+            let (ours, spelled) = match *role {
+                "bos" => (tokens.special.bos, &tokens.roles.bos.token),
+                "eos" => (tokens.special.eos, &tokens.roles.eos.token),
+                _ => (tokens.special.pad, &tokens.roles.pad.token),
+            };
+            if !ids.contains(&u64::from(ours)) {
+                let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+                return Err(other(format!(
+                    "`{field}` is {} in `{}`, but the {role} token is {ours} (`{spelled}`) by the tokenizer of `{}`",
+                    ids.join(", "),
+                    facts.file,
+                    config.tokenizer
+                )));
+            }
+        }
+    }
+    let Some(theirs) = checkpoint.tokenizer()? else {
+        return Ok(());
+    };
+    let ours = TokenizerFacts::open(&input.join(TOKENIZER))?;
+    theirs
+        .difference(&ours, tokens, &config.tokenizer)
+        .map_or(Ok(()), |difference| Err(other(difference)))
 }
 
 /// The beginning of a digest in hex.

@@ -41,6 +41,7 @@ use crate::train::{
     Validation, checkpoint, ema_decay, workload,
 };
 use crate::weights;
+use crate::weights::import::not_finite;
 
 /// Draws per row of a validation: its rows vary more than a row's draws do.
 const VALIDATION_DRAWS: u32 = 1;
@@ -216,7 +217,18 @@ fn described(config: &Train, seed: u64, rows: &Rows) -> ModelInfo {
 /// The model has another shape, network or tokenizer, or its weights cannot be read.
 fn initial(artifact: &Path, config: &Train, own: &ModelInfo) -> Result<Vec<f32>> {
     check_model(artifact, config, own)?;
-    weights::read(&artifact.join(EMA), own.shape()?, own.objective.backbone())
+    let (shape, backbone) = (own.shape()?, own.objective.backbone());
+    let values = weights::read(&artifact.join(EMA), shape, backbone)?;
+    let parameters = model::parameters(shape, backbone);
+    if let Some((tensor, count)) = not_finite(&parameters, &values).first() {
+        let name = config.init.as_deref().unwrap_or_default();
+        return Err(Error::input(format!(
+            "`init` names `{name}`, whose tensor `{tensor}` is NaN or infinite in {}",
+            counted(*count, "value")
+        ))
+        .hint("name a model with finite weights: `mdlm checkpoint FILE` lists the tensors with others"));
+    }
+    Ok(values)
 }
 
 /// Whether a training may continue that of the model in a folder.
@@ -288,6 +300,18 @@ fn check_run(artifact: &Path, config: &Train, context: &Context<'_>) -> Result<(
             counted(updates, "update")
         ))
         .hint(NEW));
+    }
+    let schedule = serde_json::to_value(config.schedule);
+    let schedule = schedule
+        .unwrap_or_default()
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    if let Some(theirs) = run.schedule.filter(|theirs| *theirs != schedule) {
+        context.warn(format!(
+            "`schedule` is {theirs} in the training of `{name}`, and {schedule} from step {} on",
+            run.step
+        ));
     }
     for (field, theirs, ours) in [
         ("learning_rate", stated.learning_rate, config.learning_rate),

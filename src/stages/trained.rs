@@ -60,6 +60,9 @@ pub struct ModelOrigin {
     pub weights: Weights,
     /// Whether `raw.safetensors` holds other ones; else both files are the same.
     pub has_both: bool,
+    /// Whether its file has one set of weights, which it does not call an average.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_only_set: bool,
     /// Updates, where its file states them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
@@ -69,6 +72,11 @@ pub struct ModelOrigin {
     /// Why its training cannot be continued although its file has the state of an optimizer: a fragment to go after its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_run: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl ModelInfo {
@@ -102,6 +110,7 @@ impl ModelInfo {
                 has_average: true,
                 average_updates: Some(self.steps),
                 settings: RunSettings::default(),
+                schedule: None,
                 digest,
             }),
             Some(ModelOrigin {
@@ -233,6 +242,7 @@ mod tests {
                 format: "safetensors file".to_owned(),
                 weights,
                 has_both,
+                is_only_set: false,
                 steps: None,
                 run: None,
                 no_run: None,

@@ -80,6 +80,15 @@ pub fn held(tensors: &[NamedTensor]) -> Option<Backbone> {
     }
 }
 
+/// By which tensors a backbone is recognized.
+#[must_use]
+pub fn marks(held: Backbone) -> &'static str {
+    match held {
+        Backbone::Dit => "it has `sigma_map` and `adaLN_modulation`",
+        Backbone::Transformer => "it has neither `sigma_map` nor `adaLN_modulation`",
+    }
+}
+
 /// What is wrong with tensors, in the order of the parameters, then of the file.
 #[must_use]
 pub fn faults(parameters: &[Parameter], tensors: &[NamedTensor]) -> Vec<String> {
@@ -104,7 +113,8 @@ pub fn faults(parameters: &[Parameter], tensors: &[NamedTensor]) -> Vec<String> 
                 )
             });
         }
-        if tensor.dims != parameter.dims {
+        // Of a tensor that is not read the dimensions may be unknown.
+        if tensor.dims != parameter.dims && (tensor.is_float() || !tensor.dims.is_empty()) {
             faults.push(format!(
                 "`{}` is {:?}, expected {:?}",
                 tensor.stored, tensor.dims, parameter.dims
@@ -142,10 +152,7 @@ pub(super) fn check(
     }
     let mut text = format!("{described}: its {what} do not fit shape `{}`:", shape.name);
     if let Some(held) = held(tensors).filter(|held| *held != backbone) {
-        let has = match held {
-            Backbone::Dit => "it has `sigma_map` and `adaLN_modulation`",
-            Backbone::Transformer => "it has neither `sigma_map` nor `adaLN_modulation`",
-        };
+        let has = marks(held);
         let _ = write!(text, "\n  the file holds a {held} ({has}), expected a {backbone}");
         faults = self::faults(&parameters(shape, held), tensors);
     }

@@ -25,13 +25,17 @@ pub const PREFIX: &str = "backbone.";
 /// Base of the rotary angles (arXiv 2104.09864).
 const ROTARY_BASE: f64 = 10_000.0;
 
-/// The buffer of rotary frequencies that the authors' files have beside the weights, [D / 2H]: 10000^(-i / half), computed in
-/// f64 and rounded once. It follows from the shape.
+/// The buffer of rotary frequencies that the authors' files have beside the weights, [D / 2H]: 10000^(-i / half), bit for bit as
+/// their code has it, in f32: 1 / 10000^(2i / 2 half) with each of the three operations rounded (`models/dit.py`, `Rotary`). It
+/// follows from the shape, and mdlm's angles are computed without it.
 #[must_use]
 pub fn rotary_buffer(shape: &Shape) -> Vec<f32> {
-    let half = shape.width / shape.heads / 2;
-    let frequency = |i: usize| ROTARY_BASE.powf(-(i as f64) / half as f64) as f32;
-    (0..half).map(frequency).collect()
+    let width = shape.width / shape.heads;
+    let frequency = |i: usize| {
+        let exponent = (2 * i) as f32 / width as f32;
+        1.0 / ROTARY_BASE.powf(f64::from(exponent)) as f32
+    };
+    (0..width / 2).map(frequency).collect()
 }
 
 /// The file name of a tensor of an arena.

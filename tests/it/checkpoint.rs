@@ -1,5 +1,6 @@
 //! Checkpoints of other programs: imported from files, folders and the hub, evaluated, sampled, fine-tuned, and shown.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -16,6 +17,12 @@ use serde_json::{Value, json};
 use crate::support::{mdlm, words};
 use crate::tokenizers::server::{CERTIFICATE, Reply, Server, file};
 use crate::tokenizers::{run_with_hub, succeeded};
+
+mod agree;
+mod formats;
+
+/// Settings of a run, as [`lightning`] writes them.
+type Settings<'a> = Vec<(&'a str, TorchItem)>;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -68,8 +75,18 @@ pub fn published(folder: &Path) {
     fs::write(folder.join("modeling_mdlm.py"), "import os; os.system('true')").unwrap();
 }
 
-/// A hub that has the files of a folder for the model `kuleshov-group/mdlm-owt`, at every commit.
-fn hub(folder: &Path) -> Server {
+/// The SHA-256 of bytes, in hex.
+fn sha256_of(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// A hub that has the files of a folder for the model `kuleshov-group/mdlm-owt`, at every commit. With `cut`, its first answer
+/// with weights ends after so many bytes.
+fn hub(folder: &Path, cut: Option<usize>) -> Server {
     let files: Vec<(String, Vec<u8>)> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| {
@@ -81,12 +98,12 @@ fn hub(folder: &Path) -> Server {
         })
         .collect();
     let files = Arc::new(files);
+    let is_first = std::sync::atomic::AtomicBool::new(true);
     Server::start(move |request| {
         let path = request.target.split('?').next().unwrap_or_default();
         if path.starts_with("/api/models/kuleshov-group/mdlm-owt/tree/") {
             let entry = |(name, bytes): &(String, Vec<u8>)| {
-                let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-                let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+                let hex = sha256_of(bytes);
                 json!({
                     "type": "file", "path": name, "size": bytes.len(), "oid": "x",
                     "lfs": { "oid": hex, "size": bytes.len() }
@@ -97,7 +114,15 @@ fn hub(folder: &Path) -> Server {
         }
         let name = path.rsplit('/').next().unwrap_or_default();
         match files.iter().find(|(known, _)| known == name) {
-            Some((_, bytes)) if path.contains("/resolve/") => file(request, bytes, Some("\"x\"")),
+            Some((_, bytes)) if path.contains("/resolve/") => {
+                let is_cut = name == "model.safetensors"
+                    && cut.is_some()
+                    && is_first.swap(false, std::sync::atomic::Ordering::Relaxed);
+                Reply {
+                    cut: cut.filter(|_| is_cut),
+                    ..file(request, bytes, Some("\"x\""))
+                }
+            }
             _ => Reply::new(404, "not here"),
         }
     })
@@ -201,7 +226,7 @@ fn checkpoint_published_is_imported_from_the_hub_evaluated_and_sampled() {
     assert_eq!((owt.vocabulary, owt.length), (50_258, 1_024));
 
     published(&project.path("published"));
-    let server = hub(&project.path("published"));
+    let server = hub(&project.path("published"), None);
     model["shape"] = json!("nano");
     project.manifest(&json!({
         "model": model, "bound": evaluate("model"),
@@ -239,7 +264,7 @@ fn checkpoint_published_is_imported_from_the_hub_evaluated_and_sampled() {
     );
     assert_eq!(
         info["origin"],
-        json!({ "format": "Hugging Face folder", "weights": "raw", "has_both": false })
+        json!({ "format": "Hugging Face folder", "weights": "raw", "has_both": false, "is_only_set": true })
     );
     let folder = project.artifact("model");
     let imported = read(&folder.join("ema.safetensors"), Backbone::Dit);
@@ -561,11 +586,17 @@ fn text(text: &str) -> TorchItem {
 }
 
 /// Writes a training of nano's DiT as PyTorch Lightning and the authors' code save it: weights, average, moments.
-fn lightning(
+fn lightning(path: &Path, step: i64, values: [&[f32]; 4], change: &dyn Fn(&mut Settings<'_>)) {
+    lightning_with(path, step, values, change, 1);
+}
+
+/// The same with an optimizer that has its parameters in several groups.
+fn lightning_with(
     path: &Path,
     step: i64,
     [raw, average, first, second]: [&[f32]; 4],
-    change: &dyn Fn(&mut Vec<(&str, TorchItem)>),
+    change: &dyn Fn(&mut Settings<'_>),
+    groups: usize,
 ) {
     let own = parameters(nano(), Backbone::Dit);
     let tensor = |dims: &[usize]| TorchItem::Tensor(TorchDtype::F32, dims.to_vec());
@@ -580,20 +611,21 @@ fn lightning(
         ]);
         (TorchItem::Int(index as i64), state)
     });
-    let group = dict(vec![
-        ("lr", TorchItem::Float(1e-3)),
-        (
-            "betas",
-            TorchItem::Tuple(vec![TorchItem::Float(0.9), TorchItem::Float(0.999)]),
-        ),
-        ("eps", TorchItem::Float(1e-8)),
-        ("weight_decay", TorchItem::Float(0.0)),
-        ("amsgrad", TorchItem::Bool(false)),
-        (
-            "params",
-            TorchItem::List((0..own.len() as i64).map(TorchItem::Int).collect()),
-        ),
-    ]);
+    let numbers: Vec<_> = (0..own.len() as i64).map(TorchItem::Int).collect();
+    let groups = numbers.chunks(own.len().div_ceil(groups)).map(|numbers| {
+        dict(vec![
+            ("lr", TorchItem::Float(1e-3)),
+            (
+                "betas",
+                TorchItem::Tuple(vec![TorchItem::Float(0.9), TorchItem::Float(0.999)]),
+            ),
+            ("eps", TorchItem::Float(1e-8)),
+            ("weight_decay", TorchItem::Float(0.0)),
+            ("amsgrad", TorchItem::Bool(false)),
+            ("params", TorchItem::List(numbers.to_vec())),
+        ])
+    });
+    let groups = groups.collect();
     let mut config = vec![
         ("parameterization", text("subs")),
         ("T", TorchItem::Int(0)),
@@ -644,7 +676,7 @@ fn lightning(
             "optimizer_states",
             TorchItem::List(vec![dict(vec![
                 ("state", TorchItem::Dict(moments.collect())),
-                ("param_groups", TorchItem::List(vec![group])),
+                ("param_groups", TorchItem::List(groups)),
             ])]),
         ),
         ("hyper_parameters", dict(vec![("config", dict(config))])),
@@ -853,7 +885,7 @@ fn checkpoint_run_that_contradicts_the_stage_is_not_continued() {
 fn checkpoint_settings_of_lightning_that_contradict_the_manifest_are_refused() {
     let project = Project::new();
     let weights = initial(nano(), Backbone::Dit, 3);
-    let said = |stage: Value, change: &dyn Fn(&mut Vec<(&str, TorchItem)>)| {
+    let said = |stage: Value, change: &dyn Fn(&mut Settings<'_>)| {
         lightning(&project.path("last.ckpt"), 3, [&weights; 4], change);
         project.manifest(&json!({ "model": stage }));
         project.refused(&["run", "x.json"])
@@ -902,7 +934,7 @@ fn checkpoint_settings_of_lightning_that_contradict_the_manifest_are_refused() {
         "{found}"
     );
     let model = |field: &'static str, value: i64| {
-        move |config: &mut Vec<(&str, TorchItem)>| {
+        move |config: &mut Settings<'_>| {
             let (_, model) = config.iter_mut().find(|(name, _)| *name == "model").unwrap();
             let TorchItem::Dict(entries) = model else { panic!() };
             entries.retain(|(key, _)| *key != text(field));
@@ -955,8 +987,7 @@ fn checkpoint_of_a_web_address_is_pinned_by_its_checksum() {
     let project = Project::new();
     save(&project.path("m.safetensors"), Backbone::Dit, |_| ());
     let bytes = fs::read(project.path("m.safetensors")).unwrap();
-    let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
-    let sha256: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = sha256_of(&bytes);
     fs::write(project.path("certificate.pem"), CERTIFICATE).unwrap();
     let served = bytes.clone();
     // The first answer breaks off: the rest is asked for.

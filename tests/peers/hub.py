@@ -74,7 +74,7 @@ def state(model, arguments):
     tensors = {}
     for name, weight in model.named_parameters():
         if name == "blocks.0.norm1.weight":
-            tensors[INV_FREQ] = (ROTARY_BASE ** (-torch.arange(half, dtype=torch.float64) / half)).float()
+            tensors[INV_FREQ] = 1.0 / ROTARY_BASE ** (torch.arange(0, 2 * half, 2).float() / (2 * half))
         tensors[f"backbone.{name}"] = weight.detach().to(DTYPES[arguments.dtype])
     return tensors
 
@@ -354,9 +354,51 @@ def tokenizer(arguments):
     print(f"{lines} lines, {tokens} tokens: the same ids; class {kind}")
 
 
+def trained(folder, path):
+    """The loss of the rows in a file with `labels`: the mean of -log p over what is predicted, which has a finite gradient and
+    reaches the embedding."""
+    model = pretrained(folder)
+    inputs, config = load_file(path), model.config
+    x0 = torch.from_numpy(inputs["xt" if "xt" in inputs else "x0"].astype(numpy.int64))
+    # Tokens of its vocabulary, the mask not among them.
+    x0 %= config.tokenizer_vocab_size
+    x0[x0 == config.mask_token_id] = config.eos_token_id
+    is_dit = config.backbone == "dit"
+    xt = x0.clone()
+    if is_dit:
+        xt[:, ::3] = config.mask_token_id
+    labels = x0.clone()
+    labels[:, :6] = -100
+    sigma = torch.ones(len(x0))
+    found = model(xt, timesteps=sigma, labels=labels)
+    logits = model(xt, timesteps=sigma).logits.detach().double()
+    logits[..., config.mask_token_id] = -torch.inf
+    logits[..., config.tokenizer_vocab_size :] = -torch.inf
+    log_p = logits.log_softmax(-1)
+    nll = [
+        -log_p[row, at if is_dit else at - 1, x0[row, at]]
+        for row in range(len(x0))
+        for at in range(6, x0.shape[1])
+        if not is_dit or at % 3 == 0
+    ]
+    expected = torch.stack(nll).mean()
+    # NaN compares false.
+    if not abs(found.loss.double() - expected) <= 1e-4 * expected < torch.inf:
+        sys.exit(f"{folder}: the loss is {found.loss:g}, expected {expected:g}")
+    if model(xt, timesteps=sigma, labels=labels, return_dict=False)[0] != found.loss:
+        sys.exit(f"{folder}: `return_dict=False` has another loss")
+    found.loss.backward()
+    embedding = model.get_input_embeddings().weight
+    if embedding.shape != (config.vocab_size, config.hidden_dim) or not embedding.grad.isfinite().all():
+        sys.exit(f"{folder}: the embedding is {tuple(embedding.shape)}, or its gradient is not finite")
+    if model.get_output_embeddings().weight.shape != embedding.shape:
+        sys.exit(f"{folder}: the output layer has another shape than the embedding")
+    return found.loss.item()
+
+
 def exported(arguments):
     """Each case is {folder, input, logits, text}: the folder's logits are those of mdlm in a file, its tokenizer encodes the
-    text as its `tokenizer.json` does, and the example of its card runs."""
+    text as its `tokenizer.json` does, `labels` give a loss, and the example of its card runs."""
     answers = []
     for case in json.loads(Path(arguments.cases).read_text()):
         folder = case["folder"]
@@ -376,7 +418,14 @@ def exported(arguments):
             sys.exit(f"{folder}: the example of the card has logits {names['logits'].shape}")
         largest = float(numpy.abs(ours).max())
         answers.append(
-            {"folder": folder, "difference": difference, "largest": largest, "tokens": tokens, "tokenizer": kind}
+            {
+                "folder": folder,
+                "difference": difference,
+                "largest": largest,
+                "tokens": tokens,
+                "tokenizer": kind,
+                "loss": trained(folder, case["input"]),
+            }
         )
     print(json.dumps(answers, indent=2))
 

@@ -53,6 +53,8 @@ struct CheckpointDescription {
     /// Why the objective that the file states is not one of mdlm.
     foreign_objective: Option<String>,
     mask: Option<u64>,
+    /// What its configuration states otherwise than its tensors.
+    contradiction: Option<String>,
     sets: Vec<SetDescription>,
     training: TrainingDescription,
     /// What is not used.
@@ -100,6 +102,8 @@ struct TrainingDescription {
     moments: Option<usize>,
     /// The settings that it states.
     settings: RunSettings,
+    /// The kind of its learning rate's schedule.
+    schedule: Option<String>,
     /// The step from which `train` continues it.
     continues_from: Option<u64>,
     /// Why it cannot be continued although the state of an optimizer was found.
@@ -174,6 +178,7 @@ fn described(checkpoint: &ForeignCheckpoint, not_finite: Vec<Vec<(String, usize)
         objective: facts.and_then(|facts| facts.objective),
         foreign_objective: facts.and_then(|facts| facts.foreign.clone()),
         mask: facts.and_then(|facts| facts.mask),
+        contradiction: checkpoint.contradiction(),
         sets: checkpoint.sets().iter().zip(not_finite).map(set).collect(),
         training: TrainingDescription {
             steps: training.steps,
@@ -182,6 +187,7 @@ fn described(checkpoint: &ForeignCheckpoint, not_finite: Vec<Vec<(String, usize)
             ema_updates: training.average_updates,
             moments: training.moments,
             settings: training.settings,
+            schedule: training.schedule.clone(),
             continues_from,
             not_continued,
         },
@@ -244,6 +250,9 @@ fn text(
         _ => "not stated: a manifest states it".to_owned(),
     };
     text += &entry("objective", &objective);
+    if let Some(contradiction) = &described.contradiction {
+        text += &entry("conflict", contradiction);
+    }
     for set in &described.sets {
         let mut line = format!(
             "{}, {} parameters",

@@ -23,7 +23,8 @@ pub const LONG_ABOUT: &str = "\
     tokenizer, the network and a sampler in PyTorch, and a model card with results, data and provenance. With \
     `--to lightning`, PATH is a file from which the MDLM authors' code resumes the training: weights, average, \
     AdamW's moments and counters. A checkpoint stage is written if its file had moments.\n\n\
-    A checkpoint stage reads both back. PATH is written beside its place and renamed.";
+    Weights are written as f32, also those that came from a file of 16 bits. A checkpoint stage reads both back. PATH is \
+    written beside its place and renamed.";
 
 /// Arguments of `mdlm export`.
 #[derive(Debug, clap::Args)]
@@ -139,7 +140,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             None
         }
     };
-    report(args, &record, weights, terminal)?;
+    report(args, &record, weights, model.has_only_set(), terminal)?;
     Ok(0)
 }
 
@@ -176,7 +177,13 @@ fn plan(project: &Project, stage: &str, terminal: &Terminal) -> Result<Plan> {
     })
 }
 
-fn report(args: &Args, record: &Record, weights: Option<Weights>, terminal: &Terminal) -> Result<()> {
+fn report(
+    args: &Args,
+    record: &Record,
+    weights: Option<Weights>,
+    is_only_set: bool,
+    terminal: &Terminal,
+) -> Result<()> {
     let names: Vec<PathBuf> = match args.format {
         ExportFormat::Hf => hub::FILES.iter().map(|name| args.path.join(name)).collect(),
         ExportFormat::Lightning => vec![args.path.clone()],
@@ -203,6 +210,7 @@ fn report(args: &Args, record: &Record, weights: Option<Weights>, terminal: &Ter
     let size = bytes(files.iter().map(|file| file.bytes).sum());
     let what = match weights {
         Some(Weights::Ema) => "averaged weights",
+        Some(Weights::Raw) if is_only_set => "the only weights",
         Some(Weights::Raw) => "weights of the last step",
         None => "weights, average and moments",
     };

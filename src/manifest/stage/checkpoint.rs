@@ -26,7 +26,7 @@ pub struct Checkpoint {
     /// `hf://OWNER/NAME@COMMIT` (the `config.json` and the safetensors files of a model), `hf://OWNER/NAME@COMMIT/FILE`,
     /// `s3://BUCKET/key`, `gs://BUCKET/key` or `az://CONTAINER/key`, downloaded once or read from `path`. Recognized by
     /// content: safetensors, Hugging Face folders (also in shards), PyTorch files and PyTorch Lightning checkpoints, with the
-    /// tensor names of MDLM's release, and results of train stages.
+    /// tensor names of MDLM's release, and results of train stages. Weights of 16 or 64 bits are kept and exported as f32.
     #[schemars(length(min = 1))]
     pub file: String,
     /// SHA-256 of the file, in hex. Required for a URL unless it names a commit or `unpinned` is true. Default: none.
@@ -155,6 +155,19 @@ impl Checkpoint {
                     .expected("`hf://OWNER/NAME@COMMIT`, or the URL of one file"),
             );
         }
+        if self.path.is_none() && self.file.ends_with(".index.json") {
+            let hint = match self
+                .file
+                .rsplit_once('/')
+                .filter(|_| self.file.starts_with("hf://"))
+            {
+                Some((repository, _)) => format!("name the repository: `{repository}`"),
+                None => "download the index and the shards into one folder, and name it in `path`".to_owned(),
+            };
+            let message = "an index says which shard has which tensor, and has no weights itself";
+            faults.push(entry.fault(Code::InvalidValue, "file", message).hint(hint));
+            return;
+        }
         if self.is_repository() && self.sha256.is_some() {
             faults.push(
                 entry
@@ -172,14 +185,25 @@ impl Checkpoint {
                     .hint("leave `unpinned` out"),
             );
         } else if self.sha256.is_none() && !self.unpinned && !self.names_commit() {
-            let pin = if self.is_repository() {
+            let is_plain = self.file.starts_with("http://");
+            let pin = if is_plain {
+                "`https://`, which shows that the file is the server's, and `sha256`, in hex, or `\"unpinned\": true`"
+            } else if self.is_repository() {
                 "a commit: `hf://OWNER/NAME@COMMIT`, 40 hex digits, or `\"unpinned\": true`"
             } else {
                 "`sha256`, in hex, or `\"unpinned\": true` to accept any content and record its SHA-256"
             };
             faults.push(
                 entry
-                    .fault(Code::Pin, "file", "the content of the checkpoint is not pinned")
+                    .fault(
+                        Code::Pin,
+                        "file",
+                        if is_plain {
+                            "the content of the checkpoint is not pinned, and `http://` does not protect it on its way"
+                        } else {
+                            "the content of the checkpoint is not pinned"
+                        },
+                    )
                     .expected(pin),
             );
         }

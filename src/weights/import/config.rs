@@ -1,6 +1,8 @@
 //! What the file beside the weights says of a model: `config.json` of Hugging Face, the settings that SEDD and the authors'
 //! training code save, or `model.json` of a train stage.
 
+use std::fmt::Display;
+
 use serde_json::{Map, Value, json};
 
 use super::run::RunSettings;
@@ -10,9 +12,14 @@ use crate::manifest::{
     Times,
 };
 use crate::shapes::{Backbone, SHAPES};
+use crate::weights::ROTARY_BASE;
 
 /// Why a Duo model has no objective of mdlm's.
 const DUO: &str = "a Duo model has uniform noise, and mdlm's objectives have absorbing noise";
+
+/// Why a SEDD with unscaled scores has none. Of the other objectives the scale is a constant that their softmax takes out.
+const UNSCALED: &str =
+    "a SEDD without `scale_by_sigma`, and mdlm's divides the scores by exp(σ) - 1 as the published ones do";
 
 /// Facts about a model. What a file does not state is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,9 +62,56 @@ pub struct ConfigFacts {
     pub states_all: bool,
     /// Settings of its training.
     pub settings: RunSettings,
+    /// The network by the name that the file has for it.
+    pub backbone: Option<StatedBackbone>,
+    /// Whether its attention is causal, and the field that states it.
+    pub causal: Option<(String, bool)>,
+    /// The field that states that the embedding is the output layer's weight too.
+    pub tied: Option<String>,
+    /// The first setting that mdlm's network has otherwise: a fragment to go after a colon.
+    pub unlike: Option<String>,
+    /// Ids of special tokens other than the mask.
+    pub roles: Vec<StatedRole>,
+    /// The kind of its learning rate's schedule.
+    pub schedule: Option<String>,
     /// Why it has no objective of this program's, where it has another one: a fragment to go after a colon.
     pub foreign: Option<String>,
 }
+
+/// The name of a network in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatedBackbone {
+    /// The field that states it.
+    pub field: String,
+    /// Its value.
+    pub value: String,
+    /// The networks of mdlm's that it may stand for; none where it is of another kind.
+    pub fits: Vec<Backbone>,
+}
+
+/// The id that a file states of a token with a special role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatedRole {
+    /// The role: `bos`, `eos` or `pad`.
+    pub role: &'static str,
+    /// The field that states it: `bos_token_id`.
+    pub field: String,
+    /// Its id; several where each of them ends a text.
+    pub ids: Vec<u64>,
+}
+
+/// What mdlm's network has one value of, by the names that configurations have for it.
+const FIXED: [(&str, f64); 9] = [
+    ("rope_theta", ROTARY_BASE),
+    ("rope_parameters/rope_theta", ROTARY_BASE),
+    ("rotary_base", ROTARY_BASE),
+    ("rotary_emb_base", ROTARY_BASE),
+    ("mlp_ratio", 4.0),
+    ("layer_norm_eps", 1e-5),
+    ("layer_norm_epsilon", 1e-5),
+    ("norm_eps", 1e-5),
+    ("frequency_embedding_size", 256.0),
+];
 
 impl ConfigFacts {
     /// The facts in a file's JSON.
@@ -83,6 +137,7 @@ impl ConfigFacts {
         } else {
             facts.of_hub(&reader)?;
         }
+        facts.is_consistent(&reader)?;
         Ok(facts)
     }
 
@@ -102,17 +157,19 @@ impl ConfigFacts {
         self.spelled_out(reader)
     }
 
-    /// `config.json` of a model on the hub.
+    /// `config.json` of a model on the hub. Fields have their names in the authors' class, and those of `transformers`.
     fn of_hub(&mut self, reader: &FieldReader<'_>) -> Result<()> {
         self.model_type = reader.text("model_type")?;
         self.vocabulary = reader.number("vocab_size")?;
-        self.length = reader.number("model_length")?;
-        self.width = reader.number("hidden_dim")?;
-        self.heads = reader.number("n_heads")?;
-        self.blocks = reader.number("n_blocks")?;
+        self.length = reader.number_of(&["model_length", "max_position_embeddings"])?;
+        self.width = reader.number_of(&["hidden_dim", "hidden_size"])?;
+        self.heads = reader.number_of(&["n_heads", "num_attention_heads"])?;
+        self.blocks = reader.number_of(&["n_blocks", "num_hidden_layers"])?;
         self.conditioning = reader.number("cond_dim")?;
         self.time_conditioning = reader.flag("time_conditioning")?;
-        self.mask = reader.number("mask_token_id")?;
+        self.mask = reader.number_of(&["mask_token_id", "mask_index"])?;
+        self.roles = reader.roles()?;
+        self.network(reader, "")?;
         self.tokens = reader.number("tokenizer_vocab_size")?;
         self.tokenizer = reader.text("mdlm_tokenizer_digest")?;
         self.wrap = reader.flag("wrap")?;
@@ -122,8 +179,10 @@ impl ConfigFacts {
             return Ok(());
         }
         let kind = self.model_type.as_deref().map(str::to_ascii_lowercase);
+        let is_causal = self.causal.as_ref().is_some_and(|(_, is_causal)| *is_causal)
+            || (self.backbone.as_ref()).is_some_and(|stated| stated.fits == [Backbone::Transformer]);
         match kind.as_deref() {
-            Some("mdlm" | "duo" | "bd3lm") if reader.flag("causal")? == Some(true) => self.autoregressive(),
+            Some("mdlm" | "duo" | "bd3lm") if is_causal => self.autoregressive(),
             Some("mdlm") => self.mdlm(),
             Some("bd3lm") => {
                 let has_blocks = reader.flag("cross_attn")?.unwrap_or(true);
@@ -184,15 +243,33 @@ impl ConfigFacts {
         self.tokens = reader.number("tokenizer_vocab_size")?;
         self.tokenizer = reader.text("mdlm_tokenizer_digest")?;
         self.settings = Self::run(reader);
+        self.schedule = reader.schedule();
         // Duo's code has these in `algo`.
-        self.time_conditioning = match reader.flag("time_conditioning")? {
-            None => reader.flag("algo/time_conditioning")?,
-            stated => stated,
-        };
+        self.time_conditioning = reader.flag_of(&["time_conditioning", "algo/time_conditioning"])?;
+        self.network(reader, "model/")?;
         self.spelled_out(reader)?;
-        if self.objective.is_some() {
+        if self.objective.is_some() && self.states_all {
             return Ok(());
         }
+        // A text is the kind alone.
+        let kind = self.objective.take();
+        self.of_authors(reader)?;
+        match (kind, &self.objective) {
+            (Some(kind), Some(derived)) if kind.kind() != derived.kind() => {
+                let (kind, derived) = (kind.kind(), derived.kind());
+                return Err(Error::input(format!(
+                    "`objective` is `{kind}`, but the other settings are those of `{derived}`"
+                ))
+                .hint("correct the field that is wrong"));
+            }
+            (Some(kind), None) if self.foreign.is_none() => self.objective = Some(kind),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The objective by the settings of SEDD's or the authors' training code.
+    fn of_authors(&mut self, reader: &FieldReader<'_>) -> Result<()> {
         let (noise, named) = match Self::noise(reader)? {
             Ok(found) => found,
             Err(unknown) => {
@@ -224,10 +301,7 @@ impl ConfigFacts {
         }
         self.vocabulary = reader.number("tokens")?.map(|tokens| tokens.saturating_add(1));
         if reader.flag("model/scale_by_sigma")? == Some(false) {
-            self.foreign = Some(
-                "a SEDD without `scale_by_sigma`, and mdlm's divides the scores by exp(σ) - 1 as the published ones do"
-                    .to_owned(),
-            );
+            self.foreign = Some(UNSCALED.to_owned());
             return Ok(());
         }
         self.time_conditioning = Some(true);
@@ -242,10 +316,7 @@ impl ConfigFacts {
 
     /// The objective by the authors' name of its parameterization, or by Duo's of the algorithm.
     fn parameterization(&mut self, noise: Noise, reader: &FieldReader<'_>) -> Result<()> {
-        let steps = match reader.number("T")? {
-            None => reader.number("algo/T")?,
-            stated => stated,
-        };
+        let steps = reader.number_of(&["T", "algo/T"])?;
         let conditioned = self.time_conditioning;
         let parameterization = match reader.text("parameterization")? {
             None => reader.text("algo/name")?,
@@ -258,6 +329,18 @@ impl ConfigFacts {
             }
             None => None,
         };
+        let is_masking = reader.flag("subs_masking")? == Some(true);
+        if let Some(other) = parameterization
+            .as_deref()
+            .filter(|name| is_masking && *name != "d3pm")
+        {
+            return Err(Error::input(format!(
+                "`subs_masking` is true, but `parameterization` is `{other}`"
+            ))
+            .hint(
+                "the authors' code takes `subs_masking` with `d3pm` alone: correct the field that is wrong",
+            ));
+        }
         match parameterization.as_deref() {
             _ if reader.flag("algo/causal_attention")? == Some(true) => self.autoregressive(),
             Some("bd3lm") => {
@@ -276,6 +359,21 @@ impl ConfigFacts {
                     self.state("steps", count.map_or(Value::Null, Value::from));
                 }
             }
+            // The mask has no probability, and no token is carried over (arXiv 2406.07524, eq. 41).
+            Some("d3pm") if is_masking => {
+                self.objective = Some(Objective::Mdlm(MdlmObjective {
+                    noise,
+                    steps: Some(count.unwrap_or(D3pmObjective::default().steps)),
+                    carry_over: false,
+                    time_conditioning: conditioned.unwrap_or(false),
+                    ..MdlmObjective::default()
+                }));
+                self.state("kind", "mdlm");
+                self.state("carry_over", false);
+                if let Some(count) = count {
+                    self.state("steps", count);
+                }
+            }
             Some("d3pm") => {
                 self.objective = Some(Objective::D3pm(D3pmObjective {
                     noise,
@@ -287,6 +385,9 @@ impl ConfigFacts {
                 if let Some(count) = count {
                     self.state("steps", count);
                 }
+            }
+            Some("sedd") if reader.flag("model/scale_by_sigma")? == Some(false) => {
+                self.foreign = Some(UNSCALED.to_owned());
             }
             Some("sedd") => {
                 let settings = SeddObjective::default();
@@ -461,30 +562,171 @@ impl ConfigFacts {
         Ok(())
     }
 
-    /// An objective as manifests have it: this program writes it into the files that it exports.
-    fn spelled_out(&mut self, reader: &FieldReader<'_>) -> Result<()> {
-        let Some(object) = reader.json.get("objective").filter(|object| object.is_object()) else {
+    /// What the file states of the network beside its dimensions; `below` is where.
+    fn network(&mut self, reader: &FieldReader<'_>, below: &str) -> Result<()> {
+        let at = |field: &str| format!("{below}{field}");
+        for field in [at("causal"), at("is_causal"), "algo/causal_attention".to_owned()] {
+            if let Some(is_causal) = reader.flag(&field)? {
+                self.causal.get_or_insert((shown(&field), is_causal));
+            }
+        }
+        for field in ["backbone", "algo/backbone"] {
+            let Some(value) = reader.text(field)? else {
+                continue;
+            };
+            let is_causal = self.causal == Some(("algo.causal_attention".to_owned(), true));
+            let fits = match &*value.to_ascii_lowercase() {
+                // In the code of BD3-LM and Duo the same class is the causal one.
+                "dit" if is_causal => vec![Backbone::Transformer],
+                "dit" | "ddit" | "hf_dit" => vec![Backbone::Dit],
+                "transformer" | "ar" => vec![Backbone::Transformer],
+                _ => vec![],
+            };
+            let field = shown(field);
+            self.backbone.get_or_insert(StatedBackbone { field, value, fits });
+        }
+        if reader.flag(&at("tie_word_embeddings"))? == Some(true) {
+            self.tied = Some(shown(&at("tie_word_embeddings")));
+        }
+        let unlike = |field: &str, value: &str, own: &str| {
+            Some(format!(
+                "`{}` is {value}, and mdlm's network has {own}",
+                shown(field)
+            ))
+        };
+        for (field, own) in FIXED {
+            let field = at(field);
+            if let Some(value) = reader.float(&field).ok().flatten().filter(|value| *value != own) {
+                self.unlike = self
+                    .unlike
+                    .take()
+                    .or_else(|| unlike(&field, &value.to_string(), &own.to_string()));
+            }
+        }
+        for field in [at("hidden_act"), at("activation")] {
+            if let Some(value) = reader
+                .text(&field)
+                .ok()
+                .flatten()
+                .filter(|value| !value.starts_with("gelu"))
+            {
+                self.unlike = self
+                    .unlike
+                    .take()
+                    .or_else(|| unlike(&field, &format!("`{value}`"), "GELU"));
+            }
+        }
+        let scaling = ["rope_type", "type"]
+            .map(|kind| reader.text(&at(&format!("rope_scaling/{kind}"))).ok().flatten());
+        if let Some(value) = scaling.into_iter().flatten().find(|value| value != "default") {
+            let field = at("rope_scaling");
+            self.unlike = self
+                .unlike
+                .take()
+                .or_else(|| unlike(&field, &format!("`{value}`"), "none"));
+        }
+        Ok(())
+    }
+
+    /// Whether the fields that say which network it is say the same.
+    fn is_consistent(&self, reader: &FieldReader<'_>) -> Result<()> {
+        let conflict = |one: String, other: String| {
+            Err(Error::input(format!("{one}, but {other}"))
+                .hint("correct the field that is wrong, or bring the file that belongs to the weights"))
+        };
+        let stated = self.backbone.as_ref();
+        let backbone = |stated: &StatedBackbone| format!("`{}` is `{}`", stated.field, stated.value);
+        if let Some((field, is_causal)) = &self.causal {
+            let is_fit = |held: &Backbone| *is_causal == (*held == Backbone::Transformer);
+            if let Some(stated) =
+                stated.filter(|stated| !stated.fits.is_empty() && !stated.fits.iter().any(is_fit))
+            {
+                return conflict(backbone(stated), format!("`{field}` is {is_causal}"));
+            }
+        }
+        let Some(objective) = &self.objective else {
             return Ok(());
         };
-        let objective = serde_json::from_value(object.clone())
-            .map_err(|error| Error::input(format!("`objective` is {object}: {error}")))?;
-        let objective: Objective = objective;
-        if let Some(beside) = self.time_conditioning
-            && objective.backbone() == Backbone::Dit
+        let own = objective.backbone();
+        let named = format!(
+            "the objective is `{}`, which a {own} is trained for",
+            objective.kind()
+        );
+        if let Some(stated) = stated.filter(|stated| !stated.fits.is_empty() && !stated.fits.contains(&own)) {
+            return conflict(named, backbone(stated));
+        }
+        if let Some((field, is_causal)) = &self.causal
+            && *is_causal != (own == Backbone::Transformer)
+        {
+            return conflict(named, format!("`{field}` is {is_causal}"));
+        }
+        let is_duo = self
+            .model_type
+            .as_deref()
+            .is_some_and(|kind| kind.eq_ignore_ascii_case("duo"));
+        if is_duo && own == Backbone::Dit {
+            return conflict(named, format!("`model_type` is `duo`: {DUO}"));
+        }
+        let is_unscaled = reader.flag("model/scale_by_sigma").ok().flatten() == Some(false)
+            || reader.flag("scale_by_sigma").ok().flatten() == Some(false);
+        if is_unscaled && objective.kind() == "sedd" {
+            return conflict(named, format!("`scale_by_sigma` is false: {UNSCALED}"));
+        }
+        Ok(())
+    }
+
+    /// An objective as manifests have it: this program writes it into the files that it exports. A text is its kind.
+    fn spelled_out(&mut self, reader: &FieldReader<'_>) -> Result<()> {
+        let (object, is_whole) = match reader.field("objective") {
+            None => return Ok(()),
+            Some(Value::String(kind)) => (json!({ "kind": kind }), false),
+            Some(other) => (other.clone(), true),
+        };
+        let objective = serde_json::from_value(object.clone()).map_err(|error| {
+            let value = reader.field("objective").unwrap_or(&Value::Null);
+            Error::input(format!("`objective` is {value}: {error}")).hint(
+                "an objective is an object as in a manifest, `{ \"kind\": \"mdlm\" }`; if the field means something else, \
+                 take it out of the file",
+            )
+        })?;
+        let mut objective: Objective = objective;
+        let beside = self
+            .time_conditioning
+            .filter(|_| objective.backbone() == Backbone::Dit);
+        if let Some(beside) = beside
             && beside != objective.is_time_conditioned()
         {
-            return Err(Error::input(format!(
-                "`time_conditioning` is {beside}, but {} in its `objective`",
-                objective.is_time_conditioned()
-            ))
-            .hint("export the model again: both say whether the network is fed the noise level"));
+            let stated = object.get("time_conditioning").is_some() || is_whole;
+            let with = json!({ "kind": objective.kind(), "time_conditioning": beside });
+            match serde_json::from_value(with) {
+                Ok(conditioned) if !stated => objective = conditioned,
+                _ => {
+                    return Err(Error::input(format!(
+                        "`time_conditioning` is {beside}, but {} in its `objective`",
+                        objective.is_time_conditioned()
+                    ))
+                    .hint("export the model again: both say whether the network is fed the noise level"));
+                }
+            }
         }
-        if let Ok(Value::Object(stated)) = serde_json::to_value(objective) {
-            (self.stated, self.states_all) = (stated, true);
+        if is_whole {
+            if let Ok(Value::Object(stated)) = serde_json::to_value(objective) {
+                (self.stated, self.states_all) = (stated, true);
+            }
+        } else {
+            self.state("kind", objective.kind());
+            if let Some(beside) = beside {
+                self.state("time_conditioning", beside);
+            }
         }
         self.objective = Some(objective);
         Ok(())
     }
+}
+
+/// A place as messages show it: `model.causal`.
+fn shown(path: &str) -> String {
+    path.replace('/', ".")
 }
 
 /// Fields of a JSON object.
@@ -512,6 +754,64 @@ impl FieldReader<'_> {
         self.field(path).map(read).transpose()
     }
 
+    /// The value that all of some fields have which state one.
+    fn same<T: PartialEq + Display>(
+        &self,
+        paths: &[&str],
+        read: impl Fn(&Self, &str) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let mut found: Option<(&str, T)> = None;
+        for path in paths {
+            match (read(self, path)?, &found) {
+                (Some(value), Some((first, known))) if value != *known => {
+                    return Err(Error::input(format!(
+                        "`{}` is {known}, but `{}` is {value}",
+                        shown(first),
+                        shown(path)
+                    ))
+                    .hint("correct the field that is wrong: both mean the same"));
+                }
+                (Some(value), None) => found = Some((path, value)),
+                _ => {}
+            }
+        }
+        Ok(found.map(|(_, value)| value))
+    }
+
+    fn number_of(&self, paths: &[&str]) -> Result<Option<u64>> {
+        self.same(paths, Self::number)
+    }
+
+    fn flag_of(&self, paths: &[&str]) -> Result<Option<bool>> {
+        self.same(paths, Self::flag)
+    }
+
+    /// Ids of special tokens. -1 stands for none in some files.
+    fn roles(&self) -> Result<Vec<StatedRole>> {
+        let mut roles = Vec::new();
+        for role in ["bos", "eos", "pad"] {
+            let field = format!("{role}_token_id");
+            let ids: Vec<u64> = match self.field(&field) {
+                None => continue,
+                Some(Value::Array(ids)) => ids.iter().filter_map(Value::as_u64).collect(),
+                Some(value) if value.as_i64() == Some(-1) => continue,
+                Some(_) => self.number(&field)?.into_iter().collect(),
+            };
+            if !ids.is_empty() {
+                roles.push(StatedRole { role, field, ids });
+            }
+        }
+        Ok(roles)
+    }
+
+    /// The kind of the learning rate's schedule: the authors' settings name the class or function that makes it.
+    fn schedule(&self) -> Option<String> {
+        let named = |field: &str| self.text(&format!("lr_scheduler/{field}")).ok().flatten();
+        let target = named("_target_").or_else(|| named("name"))?;
+        let class = target.rsplit('.').next().unwrap_or(&target);
+        Some(schedule_kind(class).unwrap_or(class).to_owned())
+    }
+
     fn float(&self, path: &str) -> Result<Option<f64>> {
         let read = |value: &Value| value.as_f64().ok_or_else(|| Self::wrong(path, value, "a number"));
         self.field(path).map(read).transpose()
@@ -535,6 +835,14 @@ impl FieldReader<'_> {
     }
 }
 
+/// The kind of schedule that a class or function makes, as manifests call it, if its name says so.
+pub(super) fn schedule_kind(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase();
+    ["constant", "cosine"]
+        .into_iter()
+        .find(|kind| name.contains(kind))
+}
+
 fn kind_of(json: &Value) -> &'static str {
     match json {
         Value::Null => "null",
@@ -547,207 +855,4 @@ fn kind_of(json: &Value) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-
-    use super::*;
-
-    fn facts(json: &Value) -> ConfigFacts {
-        ConfigFacts::read("config.json", json).unwrap()
-    }
-
-    /// The fields of `kuleshov-group/mdlm-owt`.
-    fn published() -> Value {
-        json!({
-            "_name_or_path": "kuleshov-group/mdlm-owt", "architectures": ["MDLM"],
-            "auto_map": { "AutoConfig": "configuration_mdlm.MDLMConfig", "AutoModelForMaskedLM": "modeling_mdlm.MDLM" },
-            "cond_dim": 128, "dropout": 0.1, "hidden_dim": 768, "model_length": 1024, "model_type": "mdlm",
-            "n_blocks": 12, "n_heads": 12, "return_dict": false, "time_conditioning": false,
-            "torch_dtype": "float32", "transformers_version": "4.38.2", "vocab_size": 50258
-        })
-    }
-
-    #[test]
-    fn checkpoint_config_of_the_hub_states_dimensions_and_objective() {
-        let found = facts(&published());
-        assert_eq!(
-            [
-                found.vocabulary,
-                found.length,
-                found.width,
-                found.heads,
-                found.blocks,
-                found.conditioning
-            ],
-            [50258, 1024, 768, 12, 12, 128].map(Some)
-        );
-        assert_eq!(found.objective, Some(Objective::default()));
-        assert_eq!((found.mask, found.foreign), (None, None));
-        let mut conditioned = published();
-        conditioned["time_conditioning"] = json!(true);
-        assert!(facts(&conditioned).objective.unwrap().is_time_conditioned());
-        let mut ours = published();
-        ours["objective"] = json!({ "kind": "d3pm", "steps": 50, "time_conditioning": false });
-        ours["mask_token_id"] = json!(7);
-        ours["tokenizer_vocab_size"] = json!(8);
-        ours["wrap"] = json!(false);
-        let found = facts(&ours);
-        assert_eq!((found.objective.unwrap().kind(), found.mask), ("d3pm", Some(7)));
-        assert_eq!((found.tokens, found.wrap), (Some(8), Some(false)));
-    }
-
-    #[test]
-    fn checkpoint_config_of_block_diffusion_fits_with_one_block_a_row() {
-        let with = |more: Value| {
-            let mut config = published();
-            config["model_type"] = json!("bd3lm");
-            config
-                .as_object_mut()
-                .unwrap()
-                .extend(more.as_object().unwrap().clone());
-            facts(&config)
-        };
-        assert_eq!(
-            with(json!({ "block_size": 1024 })).objective,
-            Some(Objective::default())
-        );
-        let no_blocks = with(json!({ "block_size": 1, "cross_attn": false }));
-        assert_eq!(no_blocks.objective, Some(Objective::default()));
-        let blocks = with(json!({ "block_size": 16 }));
-        assert_eq!(blocks.objective, None);
-        assert!(
-            blocks
-                .foreign
-                .unwrap()
-                .contains("blocks of 16 tokens in rows of 1024")
-        );
-        let duo = with(json!({ "model_type": "DUO" }));
-        assert!(duo.objective.is_none() && duo.foreign.unwrap().contains("uniform noise"));
-    }
-
-    #[test]
-    fn checkpoint_config_of_saved_settings_states_sedd_and_the_authors_objectives() {
-        let sedd = json!({
-            "ngpus": 8, "tokens": 50257, "graph": { "type": "absorb", "file": "data" },
-            "noise": { "type": "loglinear", "sigma_min": 1e-4, "sigma_max": 20 },
-            "model": {
-                "name": "small", "type": "ddit", "hidden_size": 768, "cond_dim": 128, "length": 1024, "n_blocks": 12,
-                "n_heads": 12, "scale_by_sigma": true, "dropout": 0.1
-            }
-        });
-        let found = facts(&sedd);
-        assert_eq!((found.vocabulary, found.width), (Some(50258), Some(768)));
-        assert_eq!(found.objective, Some(Objective::Sedd(SeddObjective::default())));
-        let mut uniform = sedd.clone();
-        uniform["graph"]["type"] = json!("uniform");
-        assert!(facts(&uniform).foreign.unwrap().contains("`uniform` noise"));
-        let mut geometric = sedd;
-        geometric["noise"]["type"] = json!("geometric");
-        let Some(Objective::Sedd(settings)) = facts(&geometric).objective else {
-            panic!()
-        };
-        assert!(matches!(settings.noise, Noise::Geometric(range) if range.sigma_max == 20.0));
-
-        let of = |parameterization: &str, steps: u32| {
-            facts(&json!({
-                "parameterization": parameterization, "T": steps, "time_conditioning": true,
-                "model": { "hidden_size": 768, "length": 128 }, "noise": { "type": "loglinear" }
-            }))
-            .objective
-        };
-        assert_eq!(of("subs", 0).unwrap().steps(), None);
-        assert_eq!(of("subs", 100).unwrap().steps(), Some(100));
-        assert_eq!(of("d3pm", 1000), Some(Objective::D3pm(D3pmObjective::default())));
-        assert_eq!(of("ar", 0).unwrap().kind(), "ar");
-        assert_eq!(of("sedd", 0).unwrap().kind(), "sedd");
-        assert_eq!(of("another", 0), None);
-    }
-
-    #[test]
-    fn checkpoint_config_that_contradicts_the_settings_beside_it_is_refused() {
-        let of = |noise: &str| {
-            let objective = json!({ "kind": "mdlm", "noise": { "kind": noise } });
-            ConfigFacts::read(
-                "config.json",
-                &json!({ "model_type": "mdlm", "objective": objective }),
-            )
-            .unwrap()
-        };
-        of("cosine").agree(&of("cosine")).unwrap();
-        let error = of("cosine").agree(&of("log_linear")).unwrap_err().to_string();
-        assert!(error.contains("`noise` of the objective is "), "{error}");
-    }
-
-    #[test]
-    fn checkpoint_config_that_contradicts_itself_or_a_manifest_is_refused() {
-        let mut ours = published();
-        ours["objective"] = json!({ "kind": "mdlm", "time_conditioning": true });
-        let error = ConfigFacts::read("config.json", &ours).unwrap_err().to_string();
-        assert!(
-            error.contains("`time_conditioning` is false, but true in its `objective`"),
-            "{error}"
-        );
-
-        let shown = |json: &Value, own: &Value| {
-            let own = serde_json::from_value(own.clone()).unwrap();
-            facts(json)
-                .conflict(&own)
-                .map(|(field, theirs, ours)| format!("{field}: {theirs}, {ours}"))
-        };
-        // A model of the hub states no schedule.
-        let cosine = json!({ "kind": "mdlm", "noise": { "kind": "cosine" } });
-        assert_eq!(shown(&published(), &cosine), None);
-        let conflict = shown(&published(), &json!({ "kind": "ar" }));
-        assert_eq!(conflict.unwrap(), "kind: `mdlm`, `ar`");
-        let settings = json!({
-            "parameterization": "subs", "T": 0, "noise": { "type": "loglinear" }, "model": { "length": 128 }
-        });
-        assert_eq!(shown(&settings, &json!({ "kind": "mdlm" })), None);
-        assert!(shown(&settings, &cosine).unwrap().starts_with("noise: {"));
-        let conflict = shown(&settings, &json!({ "kind": "mdlm", "steps": 9 }));
-        assert_eq!(conflict.unwrap(), "steps: absent, 9");
-        // All is stated: what is left out has its default.
-        ours["objective"] = json!({ "kind": "mdlm" });
-        assert_eq!(shown(&ours, &json!({ "kind": "mdlm" })), None);
-        let conflict = shown(&ours, &json!({ "kind": "mdlm", "carry_over": false }));
-        assert_eq!(conflict.unwrap(), "carry_over: absent, false");
-    }
-
-    #[test]
-    fn checkpoint_settings_of_unknown_noise_have_no_objective() {
-        let settings =
-            json!({ "parameterization": "subs", "noise": { "type": "square" }, "model": { "length": 128 } });
-        let found = facts(&settings);
-        assert!(found.objective.is_none() && found.foreign.unwrap().contains("`square`"));
-        let unconditioned = json!({ "parameterization": "sedd", "time_conditioning": false, "model": {} });
-        assert!(!facts(&unconditioned).objective.unwrap().is_time_conditioned());
-        let causal = json!({ "algo": { "name": "ar", "causal_attention": true }, "model": {} });
-        assert_eq!(facts(&causal).objective.unwrap().kind(), "ar");
-        let run = json!({
-            "optim": { "lr": 3e-4, "beta1": "much" }, "training": { "ema": 0.9999 }, "model": {}, "data": { "wrap": false }
-        });
-        let found = facts(&run);
-        assert_eq!(
-            (found.settings.learning_rate, found.settings.beta1),
-            (Some(3e-4), None)
-        );
-        assert_eq!((found.settings.ema, found.wrap), (Some(0.9999), Some(false)));
-    }
-
-    #[test]
-    fn checkpoint_config_with_a_wrong_type_is_refused_with_the_field() {
-        for (config, text) in [
-            (json!([1]), "it is a list"),
-            (
-                json!({ "vocab_size": "many" }),
-                "`vocab_size` is \"many\", expected a whole number",
-            ),
-            (json!({ "vocab_size": -1 }), "expected a whole number"),
-            (json!({ "time_conditioning": 1 }), "expected true or false"),
-            (json!({ "model": { "length": true } }), "`model.length` is true"),
-            (json!({ "objective": { "kind": "mdlm", "no": 1 } }), "`objective`"),
-        ] {
-            let error = ConfigFacts::read("config.json", &config).unwrap_err();
-            assert!(error.to_string().contains(text), "{error}");
-        }
-    }
-}
+mod tests;

@@ -28,6 +28,15 @@ const PYTORCH: &str = "pytorch_model.bin";
 /// Its index.
 const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 
+/// What says which tokens a model of Hugging Face was trained with, in the order in which a contradiction is looked for.
+const TOKENIZER_FILES: [&str; 5] = [
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+];
+
 /// Bytes of a JSON file beside weights, at most: an index of a hundred thousand tensors has some 10 MB.
 const MOST_JSON: u64 = 64 << 20;
 /// Shards of an index, at most.
@@ -63,6 +72,8 @@ pub struct FileSet {
     pub config: Option<CheckpointFile>,
     /// The index of the shards.
     pub index: Option<CheckpointFile>,
+    /// The files of its tokenizer.
+    pub tokenizer: Vec<CheckpointFile>,
 }
 
 /// What a file is, by its first bytes.
@@ -77,7 +88,7 @@ pub enum Container {
 }
 
 impl FileSet {
-    /// A file, or the files of a folder.
+    /// A file, or the files of a folder. The index of shards stands for the shards beside it.
     ///
     /// # Errors
     /// Nothing has that path; a folder has no weights or several; an index is malformed or names files elsewhere.
@@ -90,11 +101,22 @@ impl FileSet {
                 name: name.into_owned(),
                 path: path.to_owned(),
             };
-            return Ok(Self::of_one(place, file));
+            if !is_index(path) {
+                return Ok(Self::of_one(place, file));
+            }
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let files = Self::inside(folder.unwrap_or(Path::new(".")), &place)?;
+            return Self::of_index(place, file, &files);
         }
+        let files = Self::inside(path, &place)?;
+        Self::among(place, files)
+    }
+
+    /// The files of a folder.
+    fn inside(folder: &Path, place: &str) -> Result<Vec<CheckpointFile>> {
         let read = || format!("read {place}");
         let mut files = Vec::new();
-        for entry in fs::read_dir(path).context(read)? {
+        for entry in fs::read_dir(folder).context(read)? {
             let entry = entry.context(read)?;
             if let Ok(name) = entry.file_name().into_string()
                 && entry.path().is_file()
@@ -105,7 +127,7 @@ impl FileSet {
                 });
             }
         }
-        Self::among(place, files)
+        Ok(files)
     }
 
     /// One file without others beside it.
@@ -119,7 +141,23 @@ impl FileSet {
             optimizer: None,
             config: None,
             index: None,
+            tokenizer: vec![],
         }
+    }
+
+    /// The shards of an index among files, and what stands beside them.
+    fn of_index(place: String, index: CheckpointFile, files: &[CheckpointFile]) -> Result<Self> {
+        let weights = shards(&index, files).context(|| format!("{place}: read `{}`", index.name))?;
+        Ok(Self {
+            place,
+            weights,
+            is_sharded: true,
+            last: None,
+            optimizer: None,
+            config: files.iter().find(|file| file.name == CONFIG).cloned(),
+            index: Some(index),
+            tokenizer: of_tokenizer(files),
+        })
     }
 
     /// Those of a folder's or repository's files that belong to the model.
@@ -132,6 +170,7 @@ impl FileSet {
         let config = find(CONFIG);
         let with = |weights: CheckpointFile| Self {
             config: config.clone(),
+            tokenizer: of_tokenizer(&files),
             ..Self::of_one(place.clone(), weights)
         };
         if let (Some(model), Some(averaged)) = (find(MODEL), find(AVERAGED)) {
@@ -145,16 +184,7 @@ impl FileSet {
         // As `from_pretrained` of transformers chooses: safetensors before PyTorch.
         for (index, whole) in [(INDEX, SAFETENSORS), (PYTORCH_INDEX, PYTORCH)] {
             if let Some(index) = find(index) {
-                let weights = shards(&index, &files).context(|| format!("{place}: read `{}`", index.name))?;
-                return Ok(Self {
-                    weights,
-                    is_sharded: true,
-                    config,
-                    index: Some(index),
-                    place,
-                    last: None,
-                    optimizer: None,
-                });
+                return Self::of_index(place.clone(), index, &files);
             }
             if let Some(weights) = find(whole) {
                 return Ok(with(weights));
@@ -194,8 +224,21 @@ impl FileSet {
     pub fn all(&self) -> Vec<&CheckpointFile> {
         let beside = self.config.iter().chain(&self.index);
         let weights = beside.chain(&self.weights).chain(&self.last);
-        weights.chain(&self.optimizer).collect()
+        weights.chain(&self.optimizer).chain(&self.tokenizer).collect()
     }
+}
+
+/// Whether a file is the index of shards, by its name.
+#[must_use]
+pub fn is_index(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with(".index.json")
+}
+
+/// The files of a tokenizer.
+fn of_tokenizer(files: &[CheckpointFile]) -> Vec<CheckpointFile> {
+    let find = |name: &&str| files.iter().find(|file| file.name == **name).cloned();
+    TOKENIZER_FILES.iter().filter_map(find).collect()
 }
 
 /// The shards that an index names, each once, in order.

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use super::config::ConfigFacts;
+use super::torch_file::SETTINGS;
 use crate::error::{Error, Result};
 use crate::shapes::{Backbone, SHAPES, Shape};
-use crate::weights::fitting::{NamedTensor, ROTARY_BUFFER, held};
+use crate::weights::fitting::{NamedTensor, ROTARY_BUFFER, held, marks};
 
 /// Largest V, D and C that are guessed: a hostile file may state dimensions that it has no numbers for.
 const LARGEST: usize = 1 << 24;
@@ -160,6 +161,10 @@ impl GuessedShape {
     /// A dimension that the configuration states is another one than the tensors have.
     pub fn check(&self, facts: &ConfigFacts) -> Result<()> {
         let file = &facts.file;
+        self.check_backbone(facts)?;
+        if let Some(unlike) = &facts.unlike {
+            return Err(Error::input(format!("`{file}` is of another network: {unlike}")).hint(mended(file)));
+        }
         for (field, stated, tensor, found) in [
             (
                 "the vocabulary",
@@ -206,6 +211,37 @@ impl GuessedShape {
         Ok(())
     }
 
+    /// Whether what the configuration says of the network is true of the tensors.
+    fn check_backbone(&self, facts: &ConfigFacts) -> Result<()> {
+        let (file, own) = (&facts.file, self.backbone);
+        let stated = facts
+            .backbone
+            .as_ref()
+            .filter(|stated| !stated.fits.contains(&own));
+        let causal = facts.causal.as_ref();
+        let causal = causal.filter(|(_, is_causal)| *is_causal != (own == Backbone::Transformer));
+        let objective = facts.objective.filter(|objective| objective.backbone() != own);
+        let says = if let Some(stated) = stated {
+            format!("`{}` is `{}` in `{file}`", stated.field, stated.value)
+        } else if let Some((field, is_causal)) = causal {
+            format!("`{field}` is {is_causal} in `{file}`")
+        } else if let Some(objective) = objective {
+            let (kind, backbone) = (objective.kind(), objective.backbone());
+            format!("the objective is `{kind}` in `{file}`, which a {backbone} is trained for")
+        } else {
+            return Ok(());
+        };
+        let attends = match own {
+            Backbone::Dit => "attends to the whole row",
+            Backbone::Transformer => "has causal attention",
+        };
+        Err(Error::input(format!(
+            "{says}, but the file holds a {own} ({}), which {attends}",
+            marks(own)
+        ))
+        .hint(mended(file)))
+    }
+
     /// Checks a compiled shape against what is known.
     ///
     /// # Errors
@@ -234,6 +270,19 @@ impl GuessedShape {
             }
         }
         Ok(())
+    }
+}
+
+/// What to do about a field that contradicts the weights: of settings within a checkpoint it cannot be corrected.
+pub(super) fn mended(file: &str) -> String {
+    if file == SETTINGS {
+        "if the weights are right, save them alone, `torch.save(torch.load(FILE)[\"state_dict\"], OTHER)`, and state the \
+         objective in the manifest"
+            .to_owned()
+    } else {
+        format!(
+            "correct the field in `{file}` if it is wrong, or bring the `{file}` that belongs to the weights"
+        )
     }
 }
 

@@ -5,6 +5,8 @@
 //! | `files.rs` | the files of a folder that belong to a model; what a file is, by its first bytes |
 //! | `store.rs` | tensors by name, whatever they are kept in |
 //! | `config.rs` | what `config.json` says |
+//! | `tokens.rs` | the files of its tokenizer, compared with another tokenizer |
+//! | `parts.rs` | tensors of a file that are an average, or no part of the network |
 //! | `run.rs` | the training that a checkpoint is of, as far as it can be continued |
 //! | `guess.rs` | the dimensions of the network, and the compiled shape that has them |
 //! | `torch_file.rs` | where files of `torch.save` have their weights, and what PyTorch Lightning puts beside them |
@@ -26,16 +28,19 @@ use crate::weights::tensors::Reader;
 use crate::weights::{ROTARY_BASE, ROTARY_BUFFER};
 use config::ConfigFacts;
 use files::{CheckpointFile, Container, FileSet, MODEL, read_json};
-use guess::GuessedShape;
+use guess::{GuessedShape, mended};
 use run::{RunSettings, RunState};
 use store::{Shards, TensorStore};
+use tokens::TokenizerFacts;
 
 pub mod config;
 mod families;
 pub mod files;
 pub mod guess;
+mod parts;
 pub mod run;
 mod store;
+pub mod tokens;
 mod torch_file;
 
 pub use super::fitting::NamedTensor;
@@ -105,6 +110,12 @@ pub struct TrainingFacts {
     pub updates: Option<u64>,
     /// Its settings.
     pub settings: RunSettings,
+    /// The kind of its learning rate's schedule: `constant`, `cosine`, or the name that its file has for it.
+    pub schedule: Option<String>,
+    /// Updates of that schedule.
+    pub schedule_step: Option<u64>,
+    /// Schedules of learning rates.
+    pub schedules: usize,
 }
 
 /// The moments of an optimizer, the first and the second.
@@ -126,6 +137,10 @@ pub struct ForeignCheckpoint {
     moments: Option<std::result::Result<MomentSet, String>>,
     facts: Option<ConfigFacts>,
     training: TrainingFacts,
+    /// An average that is not read: its place and the reason.
+    unread_average: Option<(String, String)>,
+    /// The files of its tokenizer.
+    tokenizer: Vec<CheckpointFile>,
     /// Objects of the file that were kept as data: functions that it names and that were not called, tensors beside the network.
     skipped: Vec<String>,
 }
@@ -165,6 +180,8 @@ impl ForeignCheckpoint {
                 ..TrainingFacts::default()
             },
             facts,
+            unread_average: None,
+            tokenizer: files.tokenizer.clone(),
             skipped: Vec::new(),
         };
         let which = if format == CheckpointFormat::TrainStage {
@@ -184,6 +201,7 @@ impl ForeignCheckpoint {
         if let Some(optimizer) = &files.optimizer {
             checkpoint.add(std::slice::from_ref(optimizer), Weights::Raw)?;
         }
+        checkpoint.part();
         Ok(checkpoint)
     }
 
@@ -270,6 +288,11 @@ impl ForeignCheckpoint {
         let settings = settings
             .or(inner.unwrap_or_default())
             .or(beside.unwrap_or_default());
+        let named = [contents.facts.as_ref(), self.facts()];
+        let named = named
+            .into_iter()
+            .flatten()
+            .find_map(|facts| facts.schedule.clone());
         self.facts = self.facts.take().or(contents.facts);
         self.training = TrainingFacts {
             steps: contents.training.steps.or(self.training.steps),
@@ -277,9 +300,15 @@ impl ForeignCheckpoint {
                 ema: contents.training.decay.or(settings.ema),
                 ..settings
             },
+            schedule: contents.training.schedule.or(named),
             ..contents.training
         };
         self.skipped = contents.skipped;
+        if let Some((path, reason)) = &contents.unread {
+            self.skipped
+                .push(format!("`{path}`: average, not read: {reason}"));
+        }
+        self.unread_average = contents.unread;
         self.sets = contents.sets;
         let moments = |tensors| MomentSet { tensors, store: 0 };
         self.moments = contents.moments.map(|found| found.map(moments));
@@ -352,6 +381,24 @@ impl ForeignCheckpoint {
         &self.skipped
     }
 
+    /// What the files of its tokenizer state, if it has any.
+    ///
+    /// # Errors
+    /// One of them cannot be read.
+    pub fn tokenizer(&self) -> Result<Option<TokenizerFacts>> {
+        if self.tokenizer.is_empty() {
+            return Ok(None);
+        }
+        TokenizerFacts::read(&self.tokenizer).map(Some)
+    }
+
+    /// The place of an average that is not read, and the reason, where no average is read.
+    #[must_use]
+    pub fn unread_average(&self) -> Option<(&str, &str)> {
+        let (path, reason) = self.unread_average.as_ref()?;
+        Some((path, reason))
+    }
+
     /// Why a set cannot be read, where it cannot: a fragment to go after the file's name.
     #[must_use]
     pub fn fault(&self, which: Weights) -> Option<&str> {
@@ -373,8 +420,19 @@ impl ForeignCheckpoint {
     #[must_use]
     pub fn family(&self) -> Option<String> {
         let sets = self.sets.iter().filter(|_| self.guess().is_none());
-        let mut families = sets.filter_map(|set| families::of(&set.tensors));
-        families.next().map(families::ModelFamily::text)
+        let mut kinds = sets.filter_map(|set| match families::of(&set.tensors) {
+            Some(family) => Some(family.text()),
+            None => parts::unknown_prefixes(&set.tensors)
+                .map(|prefixes| format!("a network whose tensors have {prefixes}, which mdlm does not know")),
+        });
+        kinds.next()
+    }
+
+    /// What its configuration states otherwise than its tensors, if there is something.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<String> {
+        let (guess, facts) = (self.guess()?, self.facts()?);
+        guess.check(facts).err().map(|error| error.to_string())
     }
 
     /// Tensors of a set with values that are NaN or infinite, by their names in the file, and how many they are.
@@ -408,6 +466,16 @@ impl ForeignCheckpoint {
     pub fn choose(&self, asked: Option<Weights>) -> Result<Weights> {
         let has = |which| self.sets.iter().any(|set| set.which == which);
         match asked {
+            Some(Weights::Ema) if !has(Weights::Ema) && self.unread_average.is_some() => {
+                let (path, reason) = self.unread_average().unwrap_or_default();
+                Err(Error::input(format!(
+                    "{} has averaged weights in `{path}`, which are not read: {reason}",
+                    self.place
+                ))
+                .hint(
+                    "save them by name, `torch.save({name: tensor, …}, FILE)`, or set `\"weights\": \"raw\"`",
+                ))
+            }
             Some(which) if !has(which) => {
                 let (name, other) = match which {
                     Weights::Ema => ("averaged weights (`ema`)", "raw"),
@@ -444,16 +512,55 @@ impl ForeignCheckpoint {
             return Err(Error::input(format!("{}: {fault}", self.place))
                 .hint("read the weights of the last step instead: `\"weights\": \"raw\"`"));
         }
-        check((&*self.place, "weights"), shape, backbone, &set.tensors).map_err(|error| match &guess {
-            Some(guess) => error.hint(guess.way_out()),
-            None => error.hint("`mdlm shapes` lists the compiled shapes"),
-        })?;
+        if guess.is_none()
+            && let Some(prefixes) = parts::unknown_prefixes(&set.tensors)
+        {
+            return Err(parts::with_unknown_prefix(&self.place, &prefixes, &set.tensors));
+        }
+        check((&*self.place, "weights"), shape, backbone, &set.tensors)
+            .map_err(|error| error.hint(parts::way_out(guess.as_ref(), shape, backbone, &set.tensors)))?;
         if let Some(guess) = &guess {
             guess
                 .check_shape(shape)
                 .map_err(|error| error.context(self.place.clone()))?;
         }
+        self.check_tied(which)?;
         self.check_rotary(shape)
+    }
+
+    /// Whether the embedding and the output layer have the same weights, where the configuration states that.
+    fn check_tied(&mut self, which: Weights) -> Result<()> {
+        let Some((field, file)) = self
+            .facts()
+            .and_then(|facts| Some((facts.tied.clone()?, facts.file.clone())))
+        else {
+            return Ok(());
+        };
+        let set = self.set(which)?;
+        let find = |name: &str| set.tensors.iter().find(|tensor| tensor.name == name).cloned();
+        let (Some(first), Some(second)) = (find("vocab_embed.embedding"), find("output_layer.linear.weight"))
+        else {
+            return Ok(());
+        };
+        let at = set.store;
+        let Some(store) = self.stores.get_mut(at) else {
+            return Ok(());
+        };
+        let mut values = [&first, &second].map(|tensor| vec![0.0; tensor.elements()]);
+        for (tensor, values) in [&first, &second].into_iter().zip(&mut values) {
+            store
+                .floats(&tensor.stored, values)
+                .context(|| self.place.clone())?;
+        }
+        let [a, b] = &values;
+        let Some(place) = a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits()) else {
+            return Ok(());
+        };
+        Err(Error::input(format!(
+            "{}: `{field}` is true in `{file}`, but `{}` and `{}` differ: element {place} is {} and {}",
+            self.place, first.stored, second.stored, a[place], b[place]
+        ))
+        .hint(mended(&file)))
     }
 
     /// Reads a set into the flat order of a shape's backbone.
@@ -504,6 +611,12 @@ impl ForeignCheckpoint {
             return Err(Some(fault.clone()));
         }
         let training = &self.training;
+        if training.schedules > 1 {
+            let count = training.schedules;
+            return Err(Some(format!(
+                "it has {count} schedules of learning rates (`lr_schedulers`), expected 1"
+            )));
+        }
         let step = match (training.steps, training.updates) {
             (Some(steps), Some(updates)) if steps != updates => {
                 return Err(Some(format!(
@@ -513,11 +626,17 @@ impl ForeignCheckpoint {
             (Some(step), _) | (None, Some(step)) => step,
             (None, None) => return Err(Some("it does not state its step (`global_step`)".to_owned())),
         };
+        if let Some(other) = training.schedule_step.filter(|other| *other != step) {
+            return Err(Some(format!(
+                "it is at step {step}, but its learning rate's schedule (`lr_schedulers`) is at {other}"
+            )));
+        }
         Ok(RunState {
             step,
             has_average: set(Weights::Ema).is_some(),
             average_updates: training.average_updates,
             settings: training.settings,
+            schedule: training.schedule.clone(),
             digest: String::new(),
         })
     }

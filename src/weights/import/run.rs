@@ -70,6 +70,9 @@ pub struct RunState {
     /// Its settings.
     #[serde(default)]
     pub settings: RunSettings,
+    /// The kind of its learning rate's schedule, where it is stated: `constant`, `cosine`, or another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
     /// What identifies weights and moments: a digest in hex.
     #[serde(default)]
     pub digest: String,

@@ -210,6 +210,207 @@ fn checkpoint_that_contradicts_its_config_is_refused_with_both_values() {
 }
 
 #[test]
+fn checkpoint_config_of_another_network_than_its_tensors_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let said = |more: Value| {
+        let mut config = config();
+        config
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        refused(folder.path())
+    };
+    save(&path, &tensors(Backbone::Dit, "backbone."));
+    for (more, expected) in [
+        (
+            json!({ "backbone": "transformer" }),
+            "`backbone` is `transformer` in `config.json`, but the file holds a DiT (it has `sigma_map`",
+        ),
+        (
+            json!({ "backbone": "ar" }),
+            "`backbone` is `ar` in `config.json`, but the file holds a DiT",
+        ),
+        (
+            json!({ "backbone": "dimamba" }),
+            "`backbone` is `dimamba` in `config.json`, but the file holds a DiT",
+        ),
+        (
+            json!({ "causal": true }),
+            "`causal` is true in `config.json`, but the file holds a DiT",
+        ),
+        (
+            json!({ "objective": "ar" }),
+            "the objective is `ar` in `config.json`, which a plain transformer is trained for, but the file holds a DiT",
+        ),
+        (
+            json!({ "objective": { "kind": "ar" } }),
+            "the objective is `ar` in `config.json`",
+        ),
+        (
+            json!({ "rope_theta": 500_000 }),
+            "`config.json` is of another network: `rope_theta` is 500000, and mdlm's network has 10000",
+        ),
+        (
+            json!({ "tie_word_embeddings": true }),
+            "`tie_word_embeddings` is true in `config.json`, but `backbone.vocab_embed.embedding` and \
+             `backbone.output_layer.linear.weight` differ: element 0 is",
+        ),
+    ] {
+        let (text, hint) = said(more);
+        assert!(text.contains(expected), "{text}");
+        assert!(hint.contains("config.json"), "{hint}");
+    }
+    let checkpoint = ForeignCheckpoint::at(folder.path()).unwrap();
+    assert_eq!(checkpoint.contradiction(), None);
+    save(&path, &tensors(Backbone::Transformer, "backbone."));
+    let (text, _) = said(json!({ "backbone": "dit" }));
+    assert!(
+        text.contains("`backbone` is `dit` in `config.json`, but the file holds a plain transformer"),
+        "{text}"
+    );
+    let checkpoint = ForeignCheckpoint::at(folder.path()).unwrap();
+    assert!(
+        checkpoint
+            .contradiction()
+            .unwrap()
+            .contains("`backbone` is `dit`")
+    );
+
+    // What agrees is read: tied weights that are equal, the angles' own base.
+    let mut tied = tensors(Backbone::Dit, "backbone.");
+    let embedding = tied[0].2.clone();
+    let output = tied
+        .iter_mut()
+        .find(|(name, ..)| name.ends_with("output_layer.linear.weight"));
+    output.unwrap().2 = embedding.clone();
+    save(&path, &tied);
+    let mut agreeing = config();
+    for (field, value) in [
+        ("tie_word_embeddings", json!(true)),
+        ("rope_theta", json!(10_000.0)),
+        ("backbone", json!("dit")),
+        ("objective", json!("mdlm")),
+        ("causal", json!(false)),
+    ] {
+        agreeing[field] = value;
+    }
+    fs::write(folder.path().join("config.json"), agreeing.to_string()).unwrap();
+    assert!(read(folder.path(), nano(), Backbone::Dit).unwrap()[..embedding.len()] == embedding);
+}
+
+#[test]
+fn checkpoint_with_tensors_beside_the_network_is_read_and_lists_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let expected = initial(nano(), Backbone::Dit, 7);
+    let mut all = tensors(Backbone::Dit, "backbone.");
+    for name in [
+        "noise.sigma_max",
+        "metrics.nll.mean_value",
+        "valid_metrics.ppl.weight",
+    ] {
+        all.push((name.to_owned(), vec![1], vec![1.0]));
+    }
+    save(&path, &all);
+    let checkpoint = ForeignCheckpoint::at(&path).unwrap();
+    assert_eq!(
+        checkpoint.skipped(),
+        ["noise", "metrics", "valid_metrics"].map(|name| format!("`{name}`: 1 tensor beside the network"))
+    );
+    assert!(read(&path, nano(), Backbone::Dit).unwrap() == expected);
+    // Averaged weights among the others, by name.
+    for prefix in ["ema.", "model_ema.module.", "ema_model.backbone."] {
+        let mut both = all.clone();
+        let mut average = tensors(Backbone::Dit, prefix);
+        average[0].2[0] = 9.0;
+        both.extend(average);
+        both.push((
+            format!("{}decay", prefix.split_inclusive('.').next().unwrap()),
+            vec![1],
+            vec![0.5],
+        ));
+        save(&path, &both);
+        let mut checkpoint = ForeignCheckpoint::at(&path).unwrap();
+        assert_eq!(checkpoint.choose(None).unwrap(), Weights::Ema);
+        let average = checkpoint.read(nano(), Backbone::Dit, Weights::Ema).unwrap();
+        assert_eq!((average[0], &average[1..]), (9.0, &expected[1..]), "{prefix}");
+        assert!(checkpoint.read(nano(), Backbone::Dit, Weights::Raw).unwrap() == expected);
+    }
+    // PyTorch's averaged model says of its weights that they are an average.
+    let mut averaged = tensors(Backbone::Dit, "module.");
+    averaged.push(("n_averaged".to_owned(), vec![1], vec![12.0]));
+    save(&path, &averaged);
+    let mut checkpoint = ForeignCheckpoint::at(&path).unwrap();
+    assert_eq!(checkpoint.choose(None).unwrap(), Weights::Ema);
+    assert!(checkpoint.read(nano(), Backbone::Dit, Weights::Ema).unwrap() == expected);
+    // Others have a way out.
+    all.push(("lm_head.weight".to_owned(), vec![2], vec![1.0, 2.0]));
+    save(&path, &all);
+    let (text, hint) = refused(&path);
+    assert!(
+        text.contains("`lm_head.weight` is not a tensor of the network"),
+        "{text}"
+    );
+    assert!(hint.contains("del state[\"lm_head.weight\"]"), "{hint}");
+    // A tensor too few, and the other backbone: the hint is not the shape that was asked for.
+    all.pop();
+    all.remove(3);
+    save(&path, &all);
+    let (text, hint) = refused(&path);
+    assert!(text.contains("is missing"), "{text}");
+    assert!(hint.contains("save all tensors of the network"), "{hint}");
+    let error = read(&path, nano(), Backbone::Transformer).unwrap_err();
+    let hint = error.hint_text().unwrap();
+    assert!(hint.contains("a DiT is trained for: `mdlm`"), "{hint}");
+}
+
+#[test]
+fn checkpoint_with_an_unknown_prefix_is_refused_with_the_prefix() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    save(&path, &tensors(Backbone::Dit, "net.backbone."));
+    let (text, hint) = refused(&path);
+    assert_eq!(
+        text,
+        "`PATH`: its tensors have the prefix `net.backbone.`, which mdlm does not know: \
+         `net.backbone.vocab_embed.embedding`"
+    );
+    assert!(hint.contains("removeprefix(\"net.backbone.\")"), "{hint}");
+    let mut two = tensors(Backbone::Dit, "student.");
+    two.extend(tensors(Backbone::Dit, "teacher."));
+    save(&path, &two);
+    let (text, _) = refused(&path);
+    assert!(
+        text.contains("have the prefixes `student.`, `teacher.`"),
+        "{text}"
+    );
+    let family = ForeignCheckpoint::at(&path).unwrap().family().unwrap();
+    assert!(family.contains("the prefixes `student.`, `teacher.`"), "{family}");
+}
+
+#[test]
+fn checkpoint_index_stands_for_its_shards() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = tensors(Backbone::Dit, "backbone.");
+    let mut map = serde_json::Map::new();
+    for (number, shard) in all.chunks(20).enumerate() {
+        let name = format!("part-{number}.safetensors");
+        save(&folder.path().join(&name), shard);
+        map.extend(shard.iter().map(|(tensor, ..)| (tensor.clone(), json!(name))));
+    }
+    // Not the index that is looked for in the folder.
+    let index = folder.path().join("model.fp32.safetensors.index.json");
+    fs::write(&index, json!({ "weight_map": map }).to_string()).unwrap();
+    assert!(read(&index, nano(), Backbone::Dit).unwrap() == initial(nano(), Backbone::Dit, 7));
+    assert_eq!(
+        ForeignCheckpoint::at(&index).unwrap().format(),
+        CheckpointFormat::Shards
+    );
+}
+
+#[test]
 fn checkpoint_with_other_rotary_angles_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.safetensors");
@@ -579,7 +780,7 @@ fn checkpoint_of_a_network_with_other_norms_or_scores_is_refused_with_the_differ
     let folder = folder_of(&layout("backbone.", false), &bare);
     let (text, _) = refused(folder.path());
     assert!(
-        text.contains("the file holds a plain transformer (it has neither `sigma_map` nor"),
+        text.contains("which a DiT is trained for, but the file holds a plain transformer (it has neither `sigma_map` nor"),
         "{text}"
     );
     let mut unscaled = sedd("absorb");

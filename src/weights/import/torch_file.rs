@@ -2,11 +2,11 @@
 //!
 //! | key | what it is |
 //! |---|---|
-//! | `state_dict`, `model_state_dict`, `model`, `module`, or the file itself | the weights of the last step, by name |
-//! | `ema` | their average: `shadow_params` is a list without names, in the order of the parameters; `decay`, `num_updates` |
-//! | `ema_state_dict` | an average by name |
+//! | `state_dict`, `model_state_dict`, `model`, `module`, one of them within another, or the file itself | the weights of the last step, by name |
+//! | `ema` and others | their average: see `average.rs`; `decay`, `num_updates` |
 //! | `global_step` or `step`, `epoch` | counters |
 //! | `optimizer_states` or `optimizer` | AdamW's moments and updates, by the number of the parameter, and its settings |
+//! | `lr_schedulers` | the position of the learning rate's schedule, and its kind as far as its state shows it |
 //! | `hyper_parameters` | the settings of the run, as objects of OmegaConf, which are read as data |
 
 use std::collections::HashMap;
@@ -25,17 +25,25 @@ use crate::manifest::Weights;
 use crate::model::parameters;
 use crate::plural::counted;
 use crate::shapes::Backbone;
-use crate::weights::fitting::NamedTensor;
+use crate::weights::fitting::{NamedTensor, bare};
 use crate::weights::torch::pickle::parse;
 use crate::weights::torch::tensor::{TorchFile, TorchTensor};
 use crate::weights::torch::values::{Pickle, PickleNode, PickleValue};
 
-/// Keys under which the weights lie.
+/// Keys under which the weights lie, or one of which is within another.
 const STATES: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
+/// The key of the settings of a run.
+pub(super) const SETTINGS: &str = "hyper_parameters";
 /// Nesting of settings that is read.
 const DEEPEST: usize = 16;
 /// Values of settings that are read.
 const MOST_SETTINGS: usize = 10_000;
+/// Dicts within dicts in which weights are looked for, to name their place.
+const DEEPEST_STATE: usize = 4;
+/// Functions with which PyTorch makes tensors of types and layouts that are not read begin with it.
+const REBUILD: &str = "torch._utils._rebuild";
+/// The place of the dimensions among their arguments.
+const DIMENSIONS: usize = 2;
 /// Bytes of a pickle without an archive that are searched for names.
 const MOST_BARE: u64 = 16 << 20;
 /// Globals that are listed.
@@ -69,6 +77,8 @@ pub(super) struct TorchContents {
     pub moments: Option<std::result::Result<[Vec<NamedTensor>; 2], String>>,
     pub training: TrainingFacts,
     pub skipped: Vec<String>,
+    /// An average that is not read, where no other one is: its place and the reason.
+    pub unread: Option<(String, String)>,
     /// What the settings of its run say.
     pub facts: Option<ConfigFacts>,
     /// Whether PyTorch Lightning has written it.
@@ -106,6 +116,8 @@ struct Contents {
     average: Vec<NamedTensor>,
     /// The average is a list without names.
     is_list: bool,
+    /// Averages that are not read: their places and the reasons.
+    unread: Vec<(String, String)>,
     /// First and second moments, by the number of the parameter.
     moments: [Vec<NamedTensor>; 2],
     /// Why the moments cannot be taken.
@@ -127,43 +139,11 @@ impl Contents {
             is_lightning: pickle.get(root, "pytorch-lightning_version").is_some(),
             ..Self::default()
         };
-        let has_tensors = |node: PickleNode| {
-            pickle
-                .named(node)
-                .iter()
-                .any(|(_, value)| pickle.is_tensor(*value))
-        };
-        let inner = STATES
-            .iter()
-            .filter_map(|key| pickle.get(root, key))
-            .find(|node| has_tensors(*node));
-        let state = inner.or_else(|| has_tensors(root).then_some(root));
-        let Some(state) = state else {
-            let keys: Vec<_> = pickle
-                .named(root)
-                .into_iter()
-                .take(LISTED)
-                .map(|(key, _)| format!("`{key}`"))
-                .collect();
-            let has = if keys.is_empty() {
-                format!("it holds {}", pickle.describe(root, 60))
-            } else {
-                format!("it has {}", keys.join(", "))
-            };
-            let names = globals(pickle);
-            let names = if names.is_empty() {
-                String::new()
-            } else {
-                format!("; nothing of it was executed, and it names {}", names.join(", "))
-            };
-            return Err(
-                Error::input(format!("no weights are found: {has}{names}")).hint(
-                    "a state_dict is expected, alone or under `state_dict`: `torch.save(model.state_dict(), FILE)`",
-                ),
-            );
+        let Some((place, state)) = state_of(pickle) else {
+            return Err(no_weights(pickle));
         };
         found.raw = found.named(file, state, "")?;
-        found.average(file, root)?;
+        found.average(file, root);
         let number = |keys: &[&str]| {
             let node = keys.iter().find_map(|key| pickle.get(root, key))?;
             u64::try_from(pickle.int(node)?).ok()
@@ -172,17 +152,30 @@ impl Contents {
             found.training.steps = number(&["global_step", "step"]);
             found.training.epoch = number(&["epoch"]);
         }
-        let optimizer = match pickle.get(root, "optimizer_states") {
-            Some(list) => pickle.elements(list).first().copied(),
-            None => pickle.get(root, "optimizer").filter(|_| state != root),
+        let optimizers = match pickle.get(root, "optimizer_states") {
+            Some(list) => pickle.elements(list).to_vec(),
+            None => {
+                let optimizer = pickle.get(root, "optimizer").filter(|_| state != root);
+                optimizer.into_iter().collect()
+            }
         };
-        if let Some(optimizer) = optimizer {
+        if let Some(optimizer) = optimizers.first() {
             // Weights may be read although the moments cannot.
-            if let Err(error) = found.optimizer(file, optimizer) {
+            if let Err(error) = found.optimizer(file, *optimizer) {
                 found.moments_fault = Some(error.to_string());
             }
         }
+        if optimizers.len() > 1 {
+            let count = counted(optimizers.len(), "optimizer");
+            let fault = format!("it has the states of {count} (`optimizer_states`), expected 1");
+            found.moments_fault = Some(fault);
+            found.training.moments.get_or_insert(0);
+        }
+        found.schedule(pickle);
         found.settings(pickle)?;
+        if state != root {
+            found.list_others(pickle, &place);
+        }
         let uncalled = pickle.uncalled();
         for global in uncalled.iter().take(LISTED) {
             let what = if global.calls > 0 { "not called" } else { "named" };
@@ -204,6 +197,12 @@ impl Contents {
         let pickle = file.pickle();
         let mut tensors = Vec::new();
         for (name, node) in pickle.named(state) {
+            if let Some((dims, dtype)) = unread_tensor(pickle, node) {
+                let own = NamedTensor::of(name, &dims, dtype);
+                let stored = format!("{prefix}{name}");
+                tensors.push(NamedTensor { stored, ..own });
+                continue;
+            }
             if !pickle.is_tensor(node) {
                 if prefix.is_empty() && state != pickle.root() {
                     self.skipped
@@ -369,50 +368,58 @@ impl Contents {
         }
     }
 
-    /// The average of the weights, with or without names.
-    fn average(&mut self, file: &TorchFile, root: PickleNode) -> Result<()> {
-        let pickle = file.pickle();
-        if let Some(named) = pickle.get(root, "ema_state_dict") {
-            self.average = self.named(file, named, "ema_state_dict.")?;
-            return Ok(());
-        }
-        let Some(ema) = pickle.get(root, "ema") else {
-            return Ok(());
+    /// The schedule of the learning rate: its position, and its kind where the class that saved it is recognized by its state.
+    fn schedule(&mut self, pickle: &Pickle) {
+        let Some(list) = pickle.get(pickle.root(), "lr_schedulers") else {
+            return;
         };
-        self.training.decay = pickle.get(ema, "decay").and_then(|node| pickle.float(node));
-        let updates = pickle.get(ema, "num_updates").and_then(|node| pickle.int(node));
-        self.training.average_updates = updates.and_then(|updates| u64::try_from(updates).ok());
-        let Some(list) = pickle.get(ema, "shadow_params") else {
-            self.average = self.named(file, ema, "ema.")?;
-            return Ok(());
-        };
-        self.is_list = true;
-        for (index, node) in pickle.elements(list).iter().enumerate() {
-            let stored = format!("ema.shadow_params[{index}]");
-            let tensor = self
-                .tensor(file, *node)
-                .context(|| format!("tensor `{stored}`"))?;
-            self.average.push(NamedTensor {
-                name: stored.clone(),
-                stored: stored.clone(),
-                dims: tensor.dims.clone(),
-                dtype: format!("{:?}", tensor.dtype),
-            });
-            self.tensors.insert(stored, tensor);
+        let schedules = pickle.elements(list);
+        self.training.schedules = schedules.len();
+        let &[schedule] = schedules else { return };
+        let position = pickle
+            .get(schedule, "last_epoch")
+            .and_then(|node| pickle.int(node));
+        self.training.schedule_step = position.and_then(|position| u64::try_from(position).ok());
+        let kinds = [
+            ("T_max", "cosine"),
+            ("T_0", "cosine with restarts"),
+            ("step_size", "in steps"),
+            ("milestones", "in steps"),
+            ("end_factor", "linear"),
+            ("power", "polynomial"),
+            ("patience", "by plateaus"),
+        ];
+        let kind = kinds.iter().find(|(key, _)| pickle.get(schedule, key).is_some());
+        self.training.schedule = kind.map(|(_, kind)| (*kind).to_owned());
+    }
+
+    /// Lists keys of the file with tensors that are not used; `place` is where the weights are.
+    fn list_others(&mut self, pickle: &Pickle, place: &str) {
+        let own = place.split('.').next().unwrap_or_default();
+        for (key, node) in pickle.named(pickle.root()) {
+            let is_known = key == own
+                || average::AVERAGES.contains(&key)
+                || ["optimizer_states", "optimizer", "lr_schedulers", SETTINGS].contains(&key);
+            let tensors = pickle.walk(node).filter(|node| pickle.is_tensor(*node)).count();
+            if !is_known && tensors > 0 {
+                self.skipped
+                    .push(format!("`{key}`: {}", counted(tensors, "tensor")));
+            }
         }
-        Ok(())
     }
 
     /// The settings of the run, where they are such that they can be read as data.
     fn settings(&mut self, pickle: &Pickle) -> Result<()> {
-        const PLACE: &str = "hyper_parameters";
-        let Some(node) = pickle.find(&[PLACE, "config"]).or_else(|| pickle.find(&[PLACE])) else {
+        let Some(node) = pickle
+            .find(&[SETTINGS, "config"])
+            .or_else(|| pickle.find(&[SETTINGS]))
+        else {
             return Ok(());
         };
         let mut budget = MOST_SETTINGS;
         let json = plain(pickle, node, DEEPEST, &mut budget);
         if json.get("model").is_some_and(Value::is_object) {
-            self.facts = Some(ConfigFacts::read(PLACE, &json).context(|| format!("`{PLACE}`"))?);
+            self.facts = Some(ConfigFacts::read(SETTINGS, &json).context(|| format!("`{SETTINGS}`"))?);
         }
         Ok(())
     }
@@ -445,6 +452,9 @@ impl Contents {
             Some(fault) => Err(fault),
             None => Ok(std::mem::take(&mut self.moments)),
         });
+        if !self.average.is_empty() {
+            self.list_unread();
+        }
         let mut sets = Vec::new();
         let mut add = |which, tensors: Vec<NamedTensor>, fault| {
             if !tensors.is_empty() {
@@ -466,11 +476,117 @@ impl Contents {
             sets,
             moments,
             training: self.training,
+            unread: self.unread.into_iter().next(),
             skipped: self.skipped,
             facts: self.facts,
             is_lightning: self.is_lightning,
         }
     }
+}
+
+/// The weights of a file: the first dict that has the embedding of a network, else the first with tensors; and its place, such
+/// as `model.state_dict`, empty for the file itself.
+fn state_of(pickle: &Pickle) -> Option<(String, PickleNode)> {
+    let root = pickle.root();
+    let below = |(path, node): (String, PickleNode)| {
+        let key = |key: &&'static str| Some((format!("{path}{key}"), pickle.get(node, key)?));
+        STATES.iter().filter_map(key).collect::<Vec<_>>()
+    };
+    let outer = below((String::new(), root));
+    let inner = outer
+        .iter()
+        .cloned()
+        .flat_map(|(path, node)| below((format!("{path}."), node)));
+    let mut all: Vec<_> = outer.iter().cloned().chain(inner).collect();
+    all.push((String::new(), root));
+    all.retain(|(_, node)| has_tensors(pickle, *node));
+    let has_embedding = |(_, node): &&(String, PickleNode)| {
+        let mut names = pickle.named(*node).into_keys().map(bare);
+        names.any(|name| name == "vocab_embed.embedding")
+    };
+    all.iter().find(has_embedding).or(all.first()).cloned()
+}
+
+fn has_tensors(pickle: &Pickle, node: PickleNode) -> bool {
+    let named = pickle.named(node);
+    named
+        .values()
+        .any(|value| pickle.is_tensor(*value) || unread_tensor(pickle, *value).is_some())
+}
+
+/// The error of a file without weights, with the place of tensors that it has elsewhere.
+fn no_weights(pickle: &Pickle) -> Error {
+    let root = pickle.root();
+    let keys = pickle.named(root).into_iter().take(LISTED);
+    let keys: Vec<_> = keys.map(|(key, _)| format!("`{key}`")).collect();
+    let has = if keys.is_empty() {
+        format!("it holds {}", pickle.describe(root, 60))
+    } else {
+        format!("it has {}", keys.join(", "))
+    };
+    let names = globals(pickle);
+    let names = if names.is_empty() {
+        String::new()
+    } else {
+        format!("; nothing of it was executed, and it names {}", names.join(", "))
+    };
+    let error = Error::input(format!("no weights are found: {has}{names}"));
+    error.hint(match place_of_tensors(pickle) {
+        Some(place) => {
+            let keys: String = place.split('.').map(|key| format!("[{key:?}]")).collect();
+            format!(
+                "it has tensors below `{place}`: save these alone, `torch.save(torch.load(FILE){keys}, OTHER)`"
+            )
+        }
+        None => "a state_dict is expected, alone or under `state_dict`: `torch.save(model.state_dict(), FILE)`".to_owned(),
+    })
+}
+
+/// The place of the first dict with tensors, such as `trainer.network`.
+fn place_of_tensors(pickle: &Pickle) -> Option<String> {
+    let mut level = vec![(String::new(), pickle.root())];
+    for _ in 0..DEEPEST_STATE {
+        let mut next = Vec::new();
+        for (path, node) in &level {
+            for (key, below) in pickle
+                .named(*node)
+                .into_iter()
+                .take(MOST_SETTINGS / DEEPEST_STATE)
+            {
+                let path = if path.is_empty() {
+                    key.to_owned()
+                } else {
+                    format!("{path}.{key}")
+                };
+                if has_tensors(pickle, below) {
+                    return Some(path);
+                }
+                next.push((path, below));
+            }
+        }
+        next.truncate(MOST_SETTINGS);
+        level = next;
+    }
+    None
+}
+
+/// The dimensions and the type of a tensor that is not read, such as one of `torch.float8_e4m3fn`. No dimensions where they are
+/// not known.
+fn unread_tensor(pickle: &Pickle, node: PickleNode) -> Option<(Vec<usize>, String)> {
+    let object = pickle.object(node)?;
+    let function = pickle.global(node)?.strip_prefix(REBUILD)?;
+    let arguments = pickle.elements(object.args);
+    let number = |node: &PickleNode| usize::try_from(pickle.int(*node)?).ok();
+    let dims = arguments
+        .get(DIMENSIONS)
+        .map_or(&[][..], |dims| pickle.elements(*dims));
+    let dims: Option<Vec<usize>> = dims.iter().map(number).collect();
+    let dtype = arguments.iter().find_map(|argument| {
+        let name = pickle.global(*argument)?.strip_prefix("torch.")?;
+        (!name.contains(['.', '_']) || name.starts_with("float") || name.starts_with("uint")).then_some(name)
+    });
+    let dtype = dtype.map_or_else(|| format!("{REBUILD}{function}"), str::to_owned);
+    Some((dims.unwrap_or_default(), dtype))
 }
 
 /// The globals of a file that is a pickle without the archive around it, if it names any.
@@ -560,6 +676,8 @@ fn plain(pickle: &Pickle, node: PickleNode, depth: usize, budget: &mut usize) ->
         _ => Value::Null,
     }
 }
+
+mod average;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Args, missing, network, read_tokens, rows_at_a_time, rows_of};
+use super::{Args, conditioning, missing, network, read_tokens, rows_at_a_time, rows_of};
 use crate::cli::render::terminal::Terminal;
 use mdlm::diffusion::objective::{self, Given};
 use mdlm::diffusion::{NoisedBatch, Objective};
@@ -10,8 +10,9 @@ use mdlm::error::{Context as _, Error, Result};
 use mdlm::evaluate;
 use mdlm::manifest;
 use mdlm::model::Network;
-use mdlm::shapes::Shape;
+use mdlm::shapes::{Backbone, Shape};
 use mdlm::stages::trained::{MODEL_INFO, ModelInfo};
+use mdlm::weights::import::ForeignCheckpoint;
 use mdlm::weights::tensors::{Reader, Writer};
 
 /// Writes the logits and the losses of the input's rows.
@@ -47,7 +48,27 @@ pub(super) fn run(
         part.noise(&*objective, 0, &mut NoisedBatch::default())
             .context(context)?;
     }
-    let (network, _lock) = network(args, shape, settings.backbone(), terminal)?;
+    let mut checkpoint = ForeignCheckpoint::at(&args.checkpoint)?;
+    let (own, backbone) = (settings.is_time_conditioned(), settings.backbone());
+    if let Some(stated) = conditioning(args, &checkpoint)
+        && backbone == Backbone::Dit
+        && stated.is_on != own
+    {
+        let (is_on, kind) = (stated.is_on, settings.kind());
+        return Err(Error::input(format!(
+            "`time_conditioning` is {is_on} in `{}`, but {own} in `--objective`",
+            stated.file
+        ))
+        .hint(match kind {
+            "mdlm" | "d3pm" => format!(
+                "give the objective that the model was trained for, such as \
+                 `--objective '{{ \"kind\": \"{kind}\", \"time_conditioning\": {is_on} }}'`"
+            ),
+            _ => "give the objective that the model was trained for: `mdlm checkpoint FILE` shows it"
+                .to_owned(),
+        }));
+    }
+    let (network, _lock) = network(args, &mut checkpoint, shape, backbone, terminal)?;
 
     let length = shape.length;
     let is_ar = matches!(settings, manifest::Objective::Ar(_));
@@ -131,7 +152,7 @@ fn vocabulary(args: &Args, shape: &Shape) -> Result<(u32, u32)> {
 }
 
 /// What `model.json` says of the weights that it lies beside; nothing where there is none.
-fn model_beside(checkpoint: &Path) -> Result<Option<ModelInfo>> {
+pub(super) fn model_beside(checkpoint: &Path) -> Result<Option<ModelInfo>> {
     let folder = checkpoint.parent().unwrap_or(Path::new(""));
     if !folder.join(MODEL_INFO).is_file() {
         return Ok(None);

@@ -12,11 +12,13 @@ use mdlm::error::{Context as _, Error, Result};
 use mdlm::event::Cancel;
 use mdlm::kernels::Pattern;
 use mdlm::manifest::Objective;
-use mdlm::model::{self, Network};
+use mdlm::model::{self, Network, parameters};
+use mdlm::plural::counted;
 use mdlm::precision::Precision;
 use mdlm::shapes::{Backbone, SHAPES, Shape};
+use mdlm::stages::trained::MODEL_INFO;
 use mdlm::system::GpuLock;
-use mdlm::weights::import;
+use mdlm::weights::import::{self, ForeignCheckpoint};
 use mdlm::weights::tensors::{Reader, Writer};
 
 /// Logits computed at a time, in bytes, unless a single row has more.
@@ -24,8 +26,8 @@ const LOGITS_AT_A_TIME: usize = 64 << 20;
 
 /// What `mdlm logits --help` says.
 pub const LONG_ABOUT: &str = "Compute a checkpoint's logits, to compare implementations.\n\n\
-    Reads `xt` [rows, L], noised tokens of any integer type, and optionally `sigma` [rows] (0 when \
-    absent) from the input; writes `logits` [rows, L, V], f32, raw: nothing is substituted or \
+    Reads `xt` [rows, L], noised tokens of any integer type, and `sigma` [rows], the noise levels, from the input: required if \
+    the checkpoint states time conditioning, without effect if it states none, and else 0 when absent. Writes `logits` [rows, L, V], f32, raw: nothing is substituted or \
     normalized. The checkpoint is whatever `mdlm checkpoint` reads: a file or a folder with the authors' tensor \
     names; averaged weights if it has any.\n\n\
     With `--objective`, the input also has `x0` [rows, L], the clean tokens, and `t` [rows], the times, \
@@ -89,9 +91,11 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         return losses::run(args, shape, &Objective::from_argument(text)?, terminal);
     }
     let mut input = Reader::open(&args.input)?;
-    let (rows, tokens, sigma) =
-        read_input(&mut input, shape).context(|| format!("read `{}`", args.input.display()))?;
-    let (network, _lock) = network(args, shape, Backbone::Dit, terminal)?;
+    let context = || format!("read `{}`", args.input.display());
+    let (rows, tokens, sigma) = read_input(&mut input, shape).context(context)?;
+    let mut checkpoint = ForeignCheckpoint::at(&args.checkpoint)?;
+    let sigma = levels(sigma, rows, conditioning(args, &checkpoint), terminal).context(context)?;
+    let (network, _lock) = network(args, &mut checkpoint, shape, Backbone::Dit, terminal)?;
 
     let (length, vocabulary) = (shape.length, shape.vocabulary);
     let tensors = [("logits".to_owned(), vec![rows, length, vocabulary])];
@@ -115,16 +119,90 @@ fn rows_at_a_time(shape: &Shape) -> usize {
     (LOGITS_AT_A_TIME / (4 * shape.length * shape.vocabulary)).max(1)
 }
 
+/// Whether a network is fed the noise level, and the file that states it.
+struct StatedConditioning {
+    is_on: bool,
+    file: String,
+}
+
+/// Whether the checkpoint's network is fed the noise level, as far as the checkpoint or a `model.json` beside the file states it.
+fn conditioning(args: &Args, checkpoint: &ForeignCheckpoint) -> Option<StatedConditioning> {
+    let of = |objective: &Objective| {
+        let is_dit = objective.backbone() == Backbone::Dit;
+        is_dit.then(|| objective.is_time_conditioned())
+    };
+    let Some(facts) = checkpoint.facts() else {
+        let model = losses::model_beside(&args.checkpoint).ok()??;
+        let file = MODEL_INFO.to_owned();
+        return of(&model.objective).map(|is_on| StatedConditioning { is_on, file });
+    };
+    let is_on = facts
+        .objective
+        .as_ref()
+        .and_then(of)
+        .or(facts.time_conditioning)?;
+    let file = facts.file.clone();
+    Some(StatedConditioning { is_on, file })
+}
+
+/// The noise levels that the network is fed, one per row.
+fn levels(
+    sigma: Option<Vec<f32>>,
+    rows: usize,
+    conditioning: Option<StatedConditioning>,
+    terminal: &Terminal,
+) -> Result<Vec<f32>> {
+    match (sigma, conditioning) {
+        (None, Some(StatedConditioning { is_on: true, file })) => Err(Error::input(format!(
+            "there is no tensor `sigma`, and the network is fed the noise level of each row by `{file}`"
+        ))
+        .hint(
+            "add `sigma` [rows], σ = −log α(t) of each row as f32; or give `--objective`, and `x0` and `t` in the input, from \
+             which it follows",
+        )),
+        (Some(_), Some(StatedConditioning { is_on: false, file })) => {
+            terminal.warn(&format!(
+                "`sigma` has no effect: the network is not conditioned on the noise level by `{file}`, and is fed 0"
+            ));
+            Ok(vec![0.0; rows])
+        }
+        (sigma, _) => Ok(sigma.unwrap_or_else(|| vec![0.0; rows])),
+    }
+}
+
+/// Tensors with NaN or infinite values that are warned of at most.
+const WARNED: usize = 5;
+
 /// The checkpoint's network on the device of choice, and the lock under which it computes.
 fn network(
     args: &Args,
+    checkpoint: &mut ForeignCheckpoint,
     shape: &Shape,
     backbone: Backbone,
     terminal: &Terminal,
 ) -> Result<(Box<dyn Network>, Option<GpuLock>)> {
     let choice = DeviceChoice::or_stated(args.device)?;
     let (device, lock) = compute_on(choice, &Cancel::default(), terminal)?;
-    let weights = import::read(&args.checkpoint, shape, backbone)?;
+    let which = checkpoint.choose(None)?;
+    let is_causal = checkpoint
+        .guess()
+        .is_some_and(|guess| guess.backbone == Backbone::Transformer);
+    let weights = checkpoint.read(shape, backbone, which).map_err(|error| {
+        if is_causal && backbone == Backbone::Dit {
+            error.replace_hint(
+                "give `--objective ar`, and `x0` in the input: the file holds an autoregressive model",
+            )
+        } else {
+            error
+        }
+    })?;
+    for (name, count) in import::not_finite(&parameters(shape, backbone), &weights)
+        .into_iter()
+        .take(WARNED)
+    {
+        let values = counted(count, "value");
+        terminal.warn(&format!("tensor `{name}` is NaN or infinite in {values}"));
+    }
     let network = model::build(shape, backbone, device, Precision::F32, &weights)?;
     Ok((network, lock))
 }
@@ -214,11 +292,11 @@ fn read_tokens(
     Ok(tokens)
 }
 
-/// The rows, their tokens and one sigma per row.
-fn read_input(reader: &mut Reader, shape: &Shape) -> Result<(usize, Vec<u32>, Vec<f32>)> {
+/// The rows, their tokens and one sigma per row, if there are any.
+fn read_input(reader: &mut Reader, shape: &Shape) -> Result<(usize, Vec<u32>, Option<Vec<f32>>)> {
     let rows = rows_of(reader, "xt", "the noised tokens", shape)?;
     let tokens = read_tokens(reader, "xt", [0, rows], shape, shape.vocabulary)?;
-    let mut sigma = vec![0.0; rows];
+    let mut sigma = None;
     if let Some(info) = reader.info("sigma") {
         if info.shape != [rows] {
             return Err(Error::input(format!(
@@ -226,10 +304,12 @@ fn read_input(reader: &mut Reader, shape: &Shape) -> Result<(usize, Vec<u32>, Ve
                 info.shape
             )));
         }
-        reader.floats("sigma", 0, &mut sigma)?;
-        if let Some(row) = sigma.iter().position(|sigma| !sigma.is_finite()) {
-            return Err(Error::input(format!("`sigma`[{row}] is {}", sigma[row])));
+        let mut levels = vec![0.0; rows];
+        reader.floats("sigma", 0, &mut levels)?;
+        if let Some(row) = levels.iter().position(|sigma| !sigma.is_finite()) {
+            return Err(Error::input(format!("`sigma`[{row}] is {}", levels[row])));
         }
+        sigma = Some(levels);
     }
     Ok((rows, tokens, sigma))
 }

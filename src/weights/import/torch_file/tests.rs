@@ -83,7 +83,13 @@ fn lightning(backbone: Backbone, shadow: &[Vec<usize>]) -> (TorchItem, Vec<f32>,
         (int(index as i64), state)
     });
     let config = dict(vec![
-        ("parameterization", text("subs")),
+        (
+            "parameterization",
+            text(match backbone {
+                Backbone::Dit => "subs",
+                Backbone::Transformer => "ar",
+            }),
+        ),
         ("T", int(0)),
         ("time_conditioning", TorchItem::Bool(false)),
         ("noise", dict(vec![("type", text("loglinear"))])),
@@ -164,6 +170,7 @@ fn checkpoint_of_lightning_has_weights_average_and_counters() {
                     ema: Some(0.9999),
                     ..adam()
                 },
+                ..TrainingFacts::default()
             }
         );
         assert_eq!(checkpoint.choose(None).unwrap(), Weights::Ema);
@@ -174,7 +181,7 @@ fn checkpoint_of_lightning_has_weights_average_and_counters() {
             (facts.heads, facts.length, facts.conditioning),
             (Some(2), Some(32), None)
         );
-        assert_eq!(facts.objective.unwrap().kind(), "mdlm");
+        assert_eq!(facts.objective.unwrap().backbone(), backbone);
         assert_eq!(checkpoint.guess().unwrap().fitting()[0].name, "nano");
     }
 }
@@ -197,83 +204,91 @@ fn checkpoint_run_continues_where_moments_fit_by_position() {
         checkpoint.moments(&own, which, &mut found).unwrap();
         assert!(found.iter().all(|value| *value == 0.5));
     }
-    // Each a state of an optimizer that is not taken, with the reason.
-    let TorchItem::Dict(whole) = item else { panic!() };
-    let refused = |optimizer: TorchItem, more: Vec<(TorchItem, TorchItem)>| {
-        let mut entries = whole.clone();
-        let states = TorchItem::named("optimizer_states", TorchItem::List(vec![optimizer]));
-        entries.retain(|(key, _)| *key != states.0 && !more.iter().any(|(other, _)| other == key));
-        entries.push(states);
-        entries.extend(more);
-        let item = TorchItem::Dict(entries);
-        let mut writer = TorchWriter::create(&path, &item).unwrap();
-        let mut values = values.clone();
-        // Tensors may be fewer or more.
-        values.extend(vec![0.5; values.len()]);
-        for value in values {
-            if writer.append(&[value]).is_err() {
-                break;
-            }
+}
+
+/// Why the run of [`lightning`] cannot be continued where these entries stand in the place of its.
+fn not_continued(folder: &Path, entries: Vec<(&str, TorchItem)>) -> String {
+    let path = folder.join("last.ckpt");
+    save_entries(&path, entries);
+    let checkpoint = ForeignCheckpoint::at(&path).unwrap();
+    checkpoint.run(nano(), Backbone::Dit).unwrap_err().unwrap()
+}
+
+/// Saves the run of [`lightning`] with entries in the place of its, and further ones.
+fn save_entries(path: &Path, entries: Vec<(&str, TorchItem)>) {
+    let (item, mut values, _) = lightning(Backbone::Dit, &dims(Backbone::Dit));
+    let TorchItem::Dict(mut whole) = item else {
+        panic!()
+    };
+    whole.retain(|(key, _)| !entries.iter().any(|(other, _)| text(other) == *key));
+    let more = entries
+        .into_iter()
+        .map(|(name, item)| TorchItem::named(name, item));
+    whole.extend(more);
+    let mut writer = TorchWriter::create(path, &TorchItem::Dict(whole)).unwrap();
+    // Tensors may be fewer or more.
+    values.extend(vec![0.5; values.len()]);
+    for value in values {
+        if writer.append(&[value]).is_err() {
+            break;
         }
-        writer.finish().unwrap();
-        let checkpoint = ForeignCheckpoint::at(&path).unwrap();
-        checkpoint.run(nano(), Backbone::Dit).unwrap_err().unwrap()
-    };
-    let state = |change: &dyn Fn(usize, Vec<usize>) -> Option<TorchItem>| {
-        let states = own
-            .iter()
-            .enumerate()
-            .filter_map(|(index, own)| Some((int(index as i64), change(index, own.dims.clone())?)));
-        TorchItem::Dict(states.collect())
-    };
-    let adamw = |dims: &[usize], step: i64| {
-        dict(vec![
-            ("step", int(step)),
-            ("exp_avg", tensor(dims)),
-            ("exp_avg_sq", tensor(dims)),
-        ])
-    };
-    let optimizer = |state: TorchItem, groups: Vec<TorchItem>| {
-        dict(vec![("state", state), ("param_groups", TorchItem::List(groups))])
+    }
+    writer.finish().unwrap();
+}
+
+/// The state of nano's parameters in an optimizer, each by its number and dimensions.
+fn states(change: &dyn Fn(usize, Vec<usize>) -> Option<TorchItem>) -> TorchItem {
+    let own = parameters(nano(), Backbone::Dit).into_iter().enumerate();
+    let states = own.filter_map(|(index, own)| Some((int(index as i64), change(index, own.dims)?)));
+    TorchItem::Dict(states.collect())
+}
+
+fn adamw(dims: &[usize], step: i64) -> TorchItem {
+    dict(vec![
+        ("step", int(step)),
+        ("exp_avg", tensor(dims)),
+        ("exp_avg_sq", tensor(dims)),
+    ])
+}
+
+fn optimizer(state: TorchItem, groups: Vec<TorchItem>) -> TorchItem {
+    dict(vec![("state", state), ("param_groups", TorchItem::List(groups))])
+}
+
+/// The state of AdamW after 1,000 updates.
+fn whole_optimizer(groups: Vec<TorchItem>) -> TorchItem {
+    optimizer(states(&|_, dims| Some(adamw(&dims, 1_000))), groups)
+}
+
+#[test]
+fn checkpoint_run_with_another_optimizer_is_not_continued() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = parameters(nano(), Backbone::Dit);
+    let refused = |optimizer: TorchItem| {
+        not_continued(
+            folder.path(),
+            vec![("optimizer_states", TorchItem::List(vec![optimizer]))],
+        )
     };
     let groups = || vec![group(30)];
-    let text = refused(
-        optimizer(
-            state(&|_, dims| Some(adamw(&dims, 1_000))),
-            vec![group(15), group(15)],
-        ),
-        vec![],
-    );
+    let text = refused(whole_optimizer(vec![group(15), group(15)]));
     assert_eq!(text, "its optimizer has 2 groups of parameters, expected 1");
     let sgd = |_, dims: Vec<usize>| Some(dict(vec![("momentum_buffer", tensor(&dims))]));
-    let text = refused(optimizer(state(&sgd), groups()), vec![]);
+    let text = refused(optimizer(states(&sgd), groups()));
     assert!(
         text.contains("not AdamW: its state of parameter 0 has `momentum_buffer`"),
         "{text}"
     );
-    let text = refused(
-        optimizer(
-            state(&|at, dims| (at != 3).then(|| adamw(&dims, 1_000))),
-            groups(),
-        ),
-        vec![],
-    );
+    let without = |at, dims: Vec<usize>| (at != 3).then(|| adamw(&dims, 1_000));
+    let text = refused(optimizer(states(&without), groups()));
     assert_eq!(text, "its optimizer has no state of parameter 3");
-    let text = refused(
-        optimizer(
-            state(&|at, dims| Some(adamw(&dims, 1_000 + i64::from(at == 3)))),
-            groups(),
-        ),
-        vec![],
-    );
+    let later = |at, dims: Vec<usize>| Some(adamw(&dims, 1_000 + i64::from(at == 3)));
+    let text = refused(optimizer(states(&later), groups()));
     assert!(
         text.contains("1001 updates of parameter 3, but 1000 of those before it"),
         "{text}"
     );
-    let text = refused(
-        optimizer(state(&|_, dims| Some(adamw(&dims, 500))), groups()),
-        vec![],
-    );
+    let text = refused(optimizer(states(&|_, dims| Some(adamw(&dims, 500))), groups()));
     assert_eq!(text, "it is at step 1000, but its optimizer has made 500 updates");
     let swapped = |at: usize, dims: Vec<usize>| {
         let dims = match at {
@@ -283,11 +298,212 @@ fn checkpoint_run_continues_where_moments_fit_by_position() {
         };
         Some(adamw(&dims, 1_000))
     };
-    let text = refused(optimizer(state(&swapped), groups()), vec![]);
+    let text = refused(optimizer(states(&swapped), groups()));
     assert!(
         text.contains("`optimizer.state[5].exp_avg` is [192, 64], expected [64]"),
         "{text}"
     );
+}
+
+#[test]
+fn checkpoint_run_with_several_optimizers_or_another_schedule_is_not_continued() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |name, list| not_continued(folder.path(), vec![(name, TorchItem::List(list))]);
+    let both = vec![whole_optimizer(vec![group(30)]), whole_optimizer(vec![group(30)])];
+    let text = refused("optimizer_states", both);
+    assert_eq!(
+        text,
+        "it has the states of 2 optimizers (`optimizer_states`), expected 1"
+    );
+    let at = |step| {
+        dict(vec![
+            ("last_epoch", int(step)),
+            ("lr_lambdas", TorchItem::List(vec![])),
+        ])
+    };
+    let text = refused("lr_schedulers", vec![at(4)]);
+    assert_eq!(
+        text,
+        "it is at step 1000, but its learning rate's schedule (`lr_schedulers`) is at 4"
+    );
+    let text = refused("lr_schedulers", vec![at(1_000), at(1_000)]);
+    assert_eq!(
+        text,
+        "it has 2 schedules of learning rates (`lr_schedulers`), expected 1"
+    );
+    // At the same step it is continued, and the kind of the schedule is known by its state.
+    let path = folder.path().join("cosine.ckpt");
+    let cosine = dict(vec![("T_max", int(2_000)), ("last_epoch", int(1_000))]);
+    save_entries(&path, vec![("lr_schedulers", TorchItem::List(vec![cosine]))]);
+    let run = ForeignCheckpoint::at(&path)
+        .unwrap()
+        .run(nano(), Backbone::Dit)
+        .unwrap();
+    assert_eq!((run.step, run.schedule.as_deref()), (1_000, Some("cosine")));
+}
+
+/// The dims of [`state_dict`], as a list without names.
+fn shadow() -> TorchItem {
+    TorchItem::List(dims(Backbone::Dit).iter().map(|dims| tensor(dims)).collect())
+}
+
+#[test]
+fn checkpoint_average_is_read_in_every_layout_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.pt");
+    let raw = initial(nano(), Backbone::Dit, 1);
+    let average: Vec<f32> = raw.iter().map(|value| value + 1.0).collect();
+    let named = || state_dict(Backbone::Dit, "module.");
+    for (key, item) in [
+        (
+            "ema",
+            dict(vec![("state_dict", named()), ("decay", TorchItem::Float(0.9))]),
+        ),
+        ("ema", named()),
+        ("ema", shadow()),
+        ("ema", dict(vec![("shadow_params", named())])),
+        ("ema", dict(vec![("shadow", named())])),
+        ("ema", dict(vec![("state_dict", dict(vec![("module", named())]))])),
+        ("model_ema", named()),
+        ("model_ema", shadow()),
+        ("ema_model", dict(vec![("model", named())])),
+        ("state_dict_ema", named()),
+        ("ema_state_dict", named()),
+    ] {
+        let whole = dict(vec![("model", named()), (key, item.clone())]);
+        save(&path, &whole, &[raw.clone(), average.clone()].concat());
+        let mut checkpoint = ForeignCheckpoint::at(&path).unwrap();
+        assert_eq!(checkpoint.choose(None).unwrap(), Weights::Ema, "{key} {item:?}");
+        assert!(
+            checkpoint.read(nano(), Backbone::Dit, Weights::Ema).unwrap() == average,
+            "{key}"
+        );
+        assert!(
+            checkpoint.read(nano(), Backbone::Dit, Weights::Raw).unwrap() == raw,
+            "{key}"
+        );
+        assert_eq!(checkpoint.skipped(), [""; 0], "{key}");
+    }
+}
+
+#[test]
+fn checkpoint_average_that_is_not_read_is_listed_and_refused_where_it_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.pt");
+    let raw = initial(nano(), Backbone::Dit, 1);
+    for (item, reason) in [
+        (
+            int(3),
+            "`ema` is 3, expected a dict of tensors by name, or a list of them",
+        ),
+        (
+            dict(vec![(
+                "shadow_params",
+                TorchItem::List(vec![int(1), tensor(&[2])]),
+            )]),
+            "element 0 of `ema.shadow_params` is 1, expected a tensor",
+        ),
+        (
+            dict(vec![("decay", TorchItem::Float(0.9))]),
+            "`ema` is {'decay': 0.9}, expected a dict",
+        ),
+    ] {
+        let whole = dict(vec![("model", state_dict(Backbone::Dit, "")), ("ema", item)]);
+        let mut values = raw.clone();
+        if reason.contains("shadow_params") {
+            values.extend([0.0; 2]);
+        }
+        save(&path, &whole, &values);
+        let checkpoint = ForeignCheckpoint::at(&path).unwrap();
+        let listed = checkpoint.skipped().join("\n").replace('"', "'");
+        assert!(
+            listed.starts_with("`ema`: average, not read: ") && listed.contains(reason),
+            "{listed}"
+        );
+        assert_eq!(checkpoint.choose(None).unwrap(), Weights::Raw);
+        let error = checkpoint.choose(Some(Weights::Ema)).unwrap_err();
+        let text = error.to_string().replace('"', "'");
+        assert!(
+            text.contains("has averaged weights in `ema`, which are not read: ") && text.contains(reason),
+            "{text}"
+        );
+        assert!(error.hint_text().unwrap().contains("\"weights\": \"raw\""));
+    }
+    // One that is read stands for another, and other tensors are listed.
+    let whole = dict(vec![
+        ("model", state_dict(Backbone::Dit, "")),
+        ("ema", int(3)),
+        ("model_ema", state_dict(Backbone::Dit, "")),
+        ("ema_params", shadow()),
+        ("discriminator", dict(vec![("weight", tensor(&[3]))])),
+    ]);
+    let mut values = [raw.clone(), raw.clone(), raw].concat();
+    values.extend([0.0; 3]);
+    save(&path, &whole, &values);
+    let checkpoint = ForeignCheckpoint::at(&path).unwrap();
+    let listed = checkpoint.skipped().join("\n");
+    for part in [
+        "`ema`: not read: ",
+        "`ema_params`: not read, since `model_ema` is the average",
+        "`discriminator`: 1 tensor",
+    ] {
+        assert!(listed.contains(part), "{part}: {listed}");
+    }
+}
+
+#[test]
+fn checkpoint_of_torch_within_two_keys_or_beside_a_decoy_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.pt");
+    let values = initial(nano(), Backbone::Dit, 2);
+    let nested = dict(vec![(
+        "model",
+        dict(vec![("state_dict", state_dict(Backbone::Dit, "module."))]),
+    )]);
+    save(&path, &nested, &values);
+    assert!(super::super::read(&path, nano(), Backbone::Dit).unwrap() == values);
+    let decoy = dict(vec![
+        ("state_dict", dict(vec![("weight", tensor(&[2]))])),
+        ("model", state_dict(Backbone::Dit, "")),
+    ]);
+    save(&path, &decoy, &[vec![0.0; 2], values.clone()].concat());
+    let mut checkpoint = ForeignCheckpoint::at(&path).unwrap();
+    assert_eq!(checkpoint.skipped(), ["`state_dict`: 1 tensor"]);
+    assert!(checkpoint.read(nano(), Backbone::Dit, Weights::Raw).unwrap() == values);
+    // Deeper ones are named.
+    let deep = dict(vec![(
+        "trainer",
+        dict(vec![("network", state_dict(Backbone::Dit, ""))]),
+    )]);
+    save(&path, &deep, &values);
+    let error = ForeignCheckpoint::at(&path).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("no weights are found: it has `trainer`"),
+        "{error}"
+    );
+    let hint = error.hint_text().unwrap();
+    assert!(
+        hint.contains("tensors below `trainer.network`") && hint.contains("[\"trainer\"][\"network\"]"),
+        "{hint}"
+    );
+}
+
+/// `torch.save({"vocab_embed.embedding": t})` of a tensor of `torch.float8_e4m3fn`, by PyTorch 2.15: a type that is not read.
+#[test]
+fn checkpoint_with_a_type_that_is_not_read_names_the_type() {
+    let pickle = b"\x80\x02}q\x00X\x15\x00\x00\x00vocab_embed.embeddingq\x01ctorch._utils\n_rebuild_tensor_v3\nq\x02(\
+        (X\x07\x00\x00\x00storageq\x03ctorch.storage\nUntypedStorage\nq\x04X\x01\x00\x00\x000q\x05X\x03\x00\x00\x00cpuq\x06K\x04tq\x07Q\
+        K\x00K\x02K\x02\x86q\x08K\x02K\x01\x86q\t\x89ccollections\nOrderedDict\nq\n)Rq\x0bctorch\nfloat8_e4m3fn\nq\x0ctq\rRq\x0es.";
+    let pickle = parse(pickle).unwrap();
+    let named = pickle.named(pickle.root());
+    let (_, node) = named.first().unwrap();
+    assert_eq!(
+        unread_tensor(&pickle, *node),
+        Some((vec![2, 2], "float8_e4m3fn".to_owned()))
+    );
+    assert!(has_tensors(&pickle, pickle.root()));
 }
 
 #[test]
@@ -317,6 +533,38 @@ fn checkpoint_settings_inside_that_contradict_those_beside_are_refused() {
         error.contains("the number of heads is 4 in `config.json`, but 2 in `hyper_parameters`"),
         "{error}"
     );
+}
+
+/// Settings within a checkpoint cannot be corrected: the way out is another.
+#[test]
+fn checkpoint_settings_inside_of_another_network_are_refused_with_a_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("last.ckpt");
+    let settings = |backbone: &str| {
+        let network = dict(vec![("length", int(32)), ("hidden_size", int(64))]);
+        let config = dict(vec![("backbone", text(backbone)), ("model", network)]);
+        dict(vec![("config", config)])
+    };
+    let read = |backbone: &str| {
+        save_entries(&path, vec![("hyper_parameters", settings(backbone))]);
+        super::super::read(&path, nano(), Backbone::Dit)
+    };
+    assert!(read("dit").is_ok());
+    let error = read("ar").unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("`backbone` is `ar` in `hyper_parameters`, but the file holds a DiT"),
+        "{error}"
+    );
+    assert!(error.hint_text().unwrap().contains("[\"state_dict\"]"));
+    // The weights alone, as the hint has it.
+    save(
+        &path,
+        &state_dict(Backbone::Dit, "backbone."),
+        &initial(nano(), Backbone::Dit, 1),
+    );
+    assert!(super::super::read(&path, nano(), Backbone::Dit).is_ok());
 }
 
 #[test]
