@@ -98,19 +98,29 @@ impl<'a, N: Network + ?Sized> HostChain<'a, N> {
     }
 }
 
-impl<N: Network + ?Sized> Chain for HostChain<'_, N> {
-    fn draw(&mut self, request: &Request<'_>) -> Result<Vec<Draw>> {
-        request.check()?;
-        let (length, vocabulary) = (self.network.shape().length, self.network.shape().vocabulary);
+impl<N: Network + ?Sized> HostChain<'_, N> {
+    /// The token at a place of the chain.
+    pub(super) fn token(&self, place: usize) -> Result<u32> {
+        let token = self.tokens.get(place).copied();
+        token.ok_or_else(|| Error::internal("a place beyond the chain's last"))
+    }
+
+    /// Logits (n, V) at the request's positions, from its rows as they are.
+    pub(super) fn logits(&self, request: &Request<'_>) -> Result<Vec<f32>> {
+        let length = self.network.shape().length;
         let mut tokens = Vec::with_capacity(request.rows.len() * length);
         for &row in request.rows {
             let row = row as usize * length;
             let row = self.tokens.get(row..row + length);
             tokens.extend_from_slice(row.ok_or_else(|| Error::internal("a row beyond the chain's last"))?);
         }
-        let logits = self
-            .network
-            .logits(&tokens, &[request.sigma], request.positions, request.pattern)?;
+        self.network
+            .logits(&tokens, &[request.sigma], request.positions, request.pattern)
+    }
+
+    /// Draws the request's tokens from logits (n, V) and commits them.
+    pub(super) fn take(&mut self, request: &Request<'_>, logits: &[f32]) -> Result<Taken> {
+        let (length, vocabulary) = (self.network.shape().length, self.network.shape().vocabulary);
         let _timer = profile::forward(Operation::Categorical);
         let draws: Vec<Option<Draw>> = request
             .actions
@@ -129,15 +139,36 @@ impl<N: Network + ?Sized> Chain for HostChain<'_, N> {
                 cpu::draw(logits, support, temperature, u, confidence, scratch).map(Some)
             })
             .collect::<Result<_>>()?;
-        let mut reported = Vec::new();
+        let mut taken = Taken::default();
         for ((&position, action), draw) in request.positions.iter().zip(request.actions).zip(draws) {
             match (action, draw) {
-                (Action::Commit, Some(draw)) => self.tokens[request.place(position, length)] = draw.token,
-                (Action::Report, Some(draw)) => reported.push(draw),
+                (Action::Commit, Some(draw)) => {
+                    let place = request.place(position, length);
+                    self.tokens[place] = draw.token;
+                    taken.committed.push(place);
+                }
+                (Action::Report, Some(draw)) => taken.reported.push(draw),
                 _ => {}
             }
         }
-        Ok(reported)
+        Ok(taken)
+    }
+}
+
+/// What came of a request.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// The draws to report, in the order of their positions.
+    pub reported: Vec<Draw>,
+    /// The places that have a new token.
+    pub committed: Vec<usize>,
+}
+
+impl<N: Network + ?Sized> Chain for HostChain<'_, N> {
+    fn draw(&mut self, request: &Request<'_>) -> Result<Vec<Draw>> {
+        request.check()?;
+        let logits = self.logits(request)?;
+        Ok(self.take(request, &logits)?.reported)
     }
 
     fn write(&mut self, places: &[usize], tokens: &[u32]) -> Result<()> {
