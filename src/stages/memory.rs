@@ -113,6 +113,25 @@ mod tests {
     }
 
     #[test]
+    fn memory_of_sampling_knows_kept_keys_and_values() {
+        let train = |objective: &str| -> Stage {
+            let json = format!(
+                "{{ \"kind\": \"train\", \"from\": \"rows\", \"shape\": \"tiny\", \"steps\": 1, \
+                 \"objective\": {{ \"kind\": \"{objective}\" }} }}"
+            );
+            serde_json::from_str(&json).unwrap()
+        };
+        let kept = |objective, count| {
+            let train = train(objective);
+            of_sampling(&[&train], count).unwrap() - of_inference(&[&train]).unwrap()
+        };
+        // By hand: 8 bytes · 4 blocks · 128 tokens · 128, of 2,048 rows at most.
+        assert_eq!((kept("ar", 3), kept("ar", 1_000_000)), (3 << 19, 1 << 30));
+        assert_eq!(kept("mdlm", 3), 0);
+        assert_eq!(of_sampling(&[], 3), None);
+    }
+
+    #[test]
     #[cfg(target_os = "linux")]
     fn memory_is_measured() {
         assert!(peak().unwrap() >= 1 << 20);
