@@ -9,17 +9,19 @@
 
 use super::chain::HostChain;
 use super::checks::check_positions;
-use super::dit::Arch;
+use super::dit::{Arch, Dit};
 use super::footprint::cached_rows;
-use super::{Chain, CpuNetwork, Request};
+use super::{Chain, Network, Request};
 use crate::error::{Error, Result};
 use crate::kernels::HostBackend;
 use crate::kernels::categorical::Draw;
 
 /// Rows of tokens beside a plain transformer on the host, with keys and values.
 pub(super) struct CausalChain<'a, A: Arch, B: HostBackend> {
-    network: &'a CpuNetwork<A, B>,
-    rows: HostChain<'a, CpuNetwork<A, B>>,
+    backend: &'a B,
+    dit: &'a Dit<A, B>,
+    /// The tokens, and the same network for what is computed whole.
+    rows: HostChain<'a, dyn Network + 'a>,
     /// Keys and values of each block.
     cache: Vec<B::Cache>,
     /// How many positions of each row that has room are cached, from the first on: their tokens are still those that they
@@ -28,25 +30,37 @@ pub(super) struct CausalChain<'a, A: Arch, B: HostBackend> {
 }
 
 impl<'a, A: Arch, B: HostBackend> CausalChain<'a, A, B> {
-    /// These tokens, as many rows cached as [`cached_rows`] says; none where the system has no memory for them.
+    /// These tokens beside a network, as many of their rows cached as [`cached_rows`] says; none where the system has no
+    /// memory for them. `dit` is the network's, on its backend.
     ///
     /// # Errors
     /// Out of memory.
-    pub(super) fn new(network: &'a CpuNetwork<A, B>, tokens: &[u32]) -> Result<Self> {
+    pub(super) fn new(
+        network: &'a dyn Network,
+        (backend, dit): (&'a B, &'a Dit<A, B>),
+        tokens: &[u32],
+    ) -> Result<Self> {
         let rows = cached_rows(A::SHAPE, tokens.len() / A::SHAPE.length);
-        Self::with_room(network, tokens, rows).or_else(|_| Self::with_room(network, tokens, 0))
+        let with_room = |rows| Self::with_room(network, (backend, dit), tokens, rows);
+        with_room(rows).or_else(|_| with_room(0))
     }
 
     /// These tokens, the first `rows` of their rows cached.
     ///
     /// # Errors
     /// Out of memory.
-    pub(super) fn with_room(network: &'a CpuNetwork<A, B>, tokens: &[u32], rows: usize) -> Result<Self> {
+    pub(super) fn with_room(
+        network: &'a dyn Network,
+        (backend, dit): (&'a B, &'a Dit<A, B>),
+        tokens: &[u32],
+        rows: usize,
+    ) -> Result<Self> {
         Ok(Self {
-            cache: network.dit.cache(&network.backend, rows)?,
+            cache: dit.cache(backend, rows)?,
             cached: vec![0; rows],
             rows: HostChain::new(network, tokens),
-            network,
+            backend,
+            dit,
         })
     }
 
@@ -128,9 +142,10 @@ impl<'a, A: Arch, B: HostBackend> CausalChain<'a, A, B> {
         }
         let tokens = places.iter().map(|&place| self.rows.token(place as usize));
         let tokens: Vec<u32> = tokens.collect::<Result<_>>()?;
-        let CpuNetwork { backend, dit, .. } = self.network;
+        let backend = self.backend;
         let tokens = backend.tokens(&tokens)?;
-        let logits = dit.step(backend, &tokens, &places, &wanted, &mut self.cache)?;
+        let cache = &mut self.cache;
+        let logits = self.dit.step(backend, &tokens, &places, &wanted, cache)?;
         let logits = backend.values(&logits)?;
         for (row, end) in ends {
             self.cached[row] = self.cached[row].max(end);

@@ -85,7 +85,7 @@ impl<A: Arch, B: HostBackend> Network for CpuNetwork<A, B> {
     fn chain<'a>(&'a self, tokens: &[u32]) -> Result<Box<dyn Chain + 'a>> {
         Ok(match self.backbone {
             Backbone::Dit => Box::new(HostChain::new(self, tokens)),
-            Backbone::Transformer => Box::new(CausalChain::new(self, tokens)?),
+            Backbone::Transformer => Box::new(CausalChain::new(self, (&self.backend, &self.dit), tokens)?),
         })
     }
 }

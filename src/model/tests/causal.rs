@@ -14,6 +14,15 @@ fn transformer<A: Arch>(precision: Precision) -> CpuNetwork<A, Fused> {
     CpuNetwork::new(Fused::with_precision(precision), Backbone::Transformer, &weights).unwrap()
 }
 
+/// A chain that caches the first `rows` of its rows.
+fn with_room<'a, A: Arch, B: HostBackend>(
+    network: &'a CpuNetwork<A, B>,
+    tokens: &[u32],
+    rows: usize,
+) -> CausalChain<'a, A, B> {
+    CausalChain::with_room(network, (&network.backend, &network.dit), tokens, rows).unwrap()
+}
+
 /// A request that owns its parts.
 struct Asked {
     rows: Vec<u32>,
@@ -114,7 +123,7 @@ fn compare_chains<A: Arch>(
     let length = A::SHAPE.length;
     let mut dice = Dice(Random::new(seed, Stream::Synthetic), 0);
     let tokens = Text::random(count, length, ALPHABET.mask).tokens;
-    let mut cached = CausalChain::with_room(network, &tokens, room).unwrap();
+    let mut cached = with_room(network, &tokens, room);
     let mut whole = HostChain::new(network, &tokens);
     for event in 0..events {
         match dice.below(4) {
@@ -173,7 +182,7 @@ fn cached_rows_compute_new_positions_alone() {
     let network = transformer::<Nano>(Precision::F32);
     let length = nano().length;
     let tokens = Text::random(2, length, ALPHABET.mask).tokens;
-    let mut chain = CausalChain::with_room(&network, &tokens, 2).unwrap();
+    let mut chain = with_room(&network, &tokens, 2);
     let draw = |chain: &mut CausalChain<'_, _, _>, rows: &[(u32, &[u32])]| {
         chain.draw(&Asked::at(length, rows).request()).unwrap();
         chain.cached().to_vec()
@@ -208,7 +217,7 @@ fn cached_rows_of_the_composite_agree_with_whole_rows() {
     let case = Case::next_token(nano(), ALPHABET, 2, false);
     let network = case.exact();
     let length = nano().length;
-    let mut cached = CausalChain::with_room(&network, &case.tokens, 2).unwrap();
+    let mut cached = with_room(&network, &case.tokens, 2);
     let whole = HostChain::new(&network, &case.tokens);
     for asked in [
         Asked::at(length, &[(0, &[3]), (1, &[0, 10])]),
