@@ -17,12 +17,11 @@ use crate::event::Cancel;
 use crate::kernels::gemm;
 use crate::kernels::profile::{self, Spent};
 use crate::manifest::{Estimator, LearningRateSchedule, Objective, WarmupRates};
-use crate::model::Device;
-use crate::model::{self, Learner, Network, Timed, footprint};
+use crate::model::{self, Device, Learner, Network, Recomputing, Timed, footprint};
 use crate::precision::Precision;
 use crate::rng::{Random, Stream};
 use crate::sample;
-use crate::shapes::Shape;
+use crate::shapes::{Backbone, Shape};
 use crate::stages::memory;
 use crate::system;
 use crate::train::{AdamW, CheckpointManager, StepBench, TrainConfig, Trainer, workload};
@@ -42,8 +41,11 @@ pub enum Task {
     Train,
     /// The bound: forward passes, one draw a row.
     Evaluate,
-    /// The cached ancestral sampler.
+    /// The sampler that the objective's models have by default: of MDLM the cached ancestral one, of autoregression the one
+    /// from left to right, with keys and values kept.
     Sample,
+    /// The same sampler with nothing kept: every step computes whole rows. Of autoregression on the CPU alone.
+    Recompute,
 }
 
 /// How to measure.
@@ -86,7 +88,7 @@ pub struct Measured {
     pub batch: u32,
     /// Rows that went through the network at a time.
     pub micro_batch: u32,
-    /// Reverse steps of a sample; absent for other tasks.
+    /// Steps of a sample; absent for other tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u32>,
     /// Threads.
@@ -147,9 +149,12 @@ pub struct Product {
 /// Measures a task on the calling pool of threads.
 ///
 /// # Errors
-/// Out of memory, a device that is not there, or the run is cancelled.
+/// Out of memory, a device that is not there, [`Task::Recompute`] where nothing is kept, or the run is cancelled.
 pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measured> {
     let shape = options.shape;
+    if task == Task::Recompute {
+        check_keeps(options)?;
+    }
     memory::reset_peak();
     let mut subject = Subject::new(task, options)?;
     let rows = random_rows(shape, options.batch * BATCHES)?;
@@ -165,6 +170,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
         }
     };
     let kernels;
+    let mut steps = None;
     let rounds = match (task, &mut subject) {
         (Task::Train, Subject::Learner(learner)) => {
             let job = Trainer {
@@ -200,14 +206,16 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
             kernels = kernels_of(options, &**network, run)?;
             rounds
         }
-        (Task::Sample, Subject::Network(network)) => {
+        (Task::Sample | Task::Recompute, Subject::Network(network)) => {
             let task = sample::Sampling {
                 micro_batch: micro_batch as usize,
                 ..sample::Sampling::new(options.batch, options.steps, objective.support(), SEED)
             };
+            let of = &options.objective;
+            let build = || sample::build(of.samplers()[0], of, &*objective, info.special, true, &[]);
+            steps = Some(build()?.steps(options.steps, shape.length));
             let run = || {
-                let of = &options.objective;
-                let mut sampler = sample::build(of.samplers()[0], of, &*objective, info.special, true, &[])?;
+                let mut sampler = build()?;
                 task.run(&mut *sampler, &**network, cancel, &mut |_| ()).map(drop)
             };
             let rounds = timed(options, run)?;
@@ -226,7 +234,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
         objective: options.objective.kind(),
         batch: options.batch,
         micro_batch,
-        steps: (task == Task::Sample).then_some(options.steps),
+        steps,
         threads: rayon::current_num_threads(),
         device: system::described(options.device),
         rounds: rounds.seconds.len(),
@@ -240,6 +248,24 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
         operations: shares(&rounds.operations, seconds),
         kernels,
     })
+}
+
+/// Refuses to compute again what is never kept.
+fn check_keeps(options: &Options) -> Result<()> {
+    let kind = options.objective.kind();
+    if options.objective.backbone() != Backbone::Transformer {
+        return Err(Error::input(format!(
+            "measure `recompute` for objective `{kind}`: its samplers keep no keys and values"
+        ))
+        .hint("add `--objective ar`, or measure `sample`"));
+    }
+    if options.device != Device::Cpu {
+        return Err(
+            Error::input("measure `recompute` on a GPU: keys and values are kept on the CPU only")
+                .hint("use `--device cpu`, or measure `sample`"),
+        );
+    }
+    Ok(())
 }
 
 /// The bound by time, where the objective has it.
@@ -275,6 +301,10 @@ impl Subject {
             )?),
             Task::Evaluate | Task::Sample => {
                 Self::Network(model::build(shape, backbone, device, precision, &weights)?)
+            }
+            Task::Recompute => {
+                let network = model::build(shape, backbone, device, precision, &weights)?;
+                Self::Network(Box::new(Recomputing(network)))
             }
         })
     }
@@ -500,10 +530,8 @@ mod tests {
         assert_eq!(quartiles(&[7.0]), [7.0; 3]);
     }
 
-    /// Every task runs through on the smallest shape, and what it says adds up.
-    #[test]
-    fn bench_measures_every_task() {
-        let options = Options {
+    fn options() -> Options {
+        Options {
             shape: SHAPES.find("nano").unwrap(),
             objective: Objective::default(),
             device: Device::Cpu,
@@ -514,7 +542,40 @@ mod tests {
             warmup: Duration::ZERO,
             time: Duration::ZERO,
             kernels: false,
+        }
+    }
+
+    /// The products of a round from left to right are those of new positions, or of whole rows.
+    #[test]
+    fn bench_samples_with_and_without_kept_keys() {
+        let options = Options {
+            objective: Objective::from_argument("ar").unwrap(),
+            ..options()
         };
+        let cancel = Cancel::default();
+        for task in [Task::Sample, Task::Recompute] {
+            let measured = measure(task, &options, &cancel).unwrap();
+            assert_eq!((measured.rounds, measured.steps), (ROUNDS, Some(31)));
+            assert!(measured.tokens_per_second > 0.0 && measured.gflops > Some(0.0));
+        }
+        let refusal = |options| measure(Task::Recompute, &options, &cancel).unwrap_err();
+        let error = refusal(Options {
+            objective: Objective::default(),
+            ..options
+        });
+        assert_eq!(error.kind().exit_code(), 2);
+        assert!(error.to_string().contains("objective `mdlm`"), "{error}");
+        let error = refusal(Options {
+            device: Device::Cuda,
+            ..options
+        });
+        assert!(error.to_string().contains("on a GPU"), "{error}");
+    }
+
+    /// Every task runs through on the smallest shape, and what it says adds up.
+    #[test]
+    fn bench_measures_every_task() {
+        let options = options();
         let cancel = Cancel::default();
         for task in [Task::Train, Task::Evaluate, Task::Sample] {
             let measured = measure(task, &options, &cancel).unwrap();

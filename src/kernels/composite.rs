@@ -140,6 +140,10 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
         Some(gradient.iter().map(|&g| g.value()).collect())
     }
 
+    pub(super) fn is_recording(&self) -> bool {
+        self.recording.borrow().is_some()
+    }
+
     /// A tensor of these numbers, rounded to the backend's.
     pub(super) fn tensor<S: Shape>(
         &self,

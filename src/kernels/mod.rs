@@ -30,7 +30,7 @@ pub mod simd;
 #[cfg(test)]
 mod testing;
 
-pub use attention::Pattern;
+pub use attention::{CachedAttention, Pattern};
 pub use flat::{Gradients, Weight};
 pub use fused::Fused;
 pub use readout::{Constants, Loss, ReadoutRequest};
@@ -302,7 +302,7 @@ pub trait Tensors: Sized + 'static {
 /// # Errors
 /// Every method fails when memory runs out.
 #[expect(clippy::missing_errors_doc, reason = "stated once, above")]
-pub trait HostBackend: Backend {
+pub trait HostBackend: Backend + CachedAttention {
     /// Makes room for weights of so many elements together.
     fn reserve(&self, count: usize) -> Result<()>;
 

@@ -126,17 +126,16 @@ impl Request<'_> {
         self.temperature == 0.0 || self.edits != LogitEdits::NONE
     }
 
-    /// The draws of the positions, in order, of a network's answer about `tokens`, the rows asked about (rows, L).
-    pub(super) fn draw_on_host<N: Network + ?Sized>(
+    /// The draws of the positions, in order, from the logits (n, V) of the network, which answers also about what guidance
+    /// compares them with.
+    pub(super) fn draws<N: Network + ?Sized>(
         &self,
         network: &N,
-        tokens: &[u32],
+        mut logits: Vec<f32>,
     ) -> Result<Vec<Option<Draw>>> {
         let (length, vocabulary) = (network.shape().length, network.shape().vocabulary);
-        let answer = |tokens: &[u32]| network.logits(tokens, &[self.sigma], self.positions, self.pattern);
-        let mut logits = answer(tokens)?;
         if let Some(Guidance { scale, tokens }) = self.edits.guidance {
-            let unguided = answer(tokens)?;
+            let unguided = network.logits(tokens, &[self.sigma], self.positions, self.pattern)?;
             logits
                 .par_iter_mut()
                 .zip(&unguided)
@@ -215,9 +214,15 @@ impl<'a, N: Network + ?Sized> HostChain<'a, N> {
     }
 }
 
-impl<N: Network + ?Sized> Chain for HostChain<'_, N> {
-    fn draw(&mut self, request: &Request<'_>) -> Result<Vec<Draw>> {
-        request.check()?;
+impl<N: Network + ?Sized> HostChain<'_, N> {
+    /// The token at a place of the chain.
+    pub(super) fn token(&self, place: usize) -> Result<u32> {
+        let token = self.tokens.get(place).copied();
+        token.ok_or_else(|| Error::internal("a place beyond the chain's last"))
+    }
+
+    /// Logits (n, V) at the request's positions, from its rows as they are.
+    pub(super) fn logits(&self, request: &Request<'_>) -> Result<Vec<f32>> {
         let length = self.network.shape().length;
         let mut tokens = Vec::with_capacity(request.rows.len() * length);
         for &row in request.rows {
@@ -225,16 +230,44 @@ impl<N: Network + ?Sized> Chain for HostChain<'_, N> {
             let row = self.tokens.get(row..row + length);
             tokens.extend_from_slice(row.ok_or_else(|| Error::internal("a row beyond the chain's last"))?);
         }
-        let draws = request.draw_on_host(self.network, &tokens)?;
-        let mut reported = Vec::new();
+        self.network
+            .logits(&tokens, &[request.sigma], request.positions, request.pattern)
+    }
+
+    /// Draws the request's tokens from logits (n, V) and commits them.
+    pub(super) fn take(&mut self, request: &Request<'_>, logits: Vec<f32>) -> Result<Taken> {
+        let length = self.network.shape().length;
+        let draws = request.draws(self.network, logits)?;
+        let mut taken = Taken::default();
         for ((&position, action), draw) in request.positions.iter().zip(request.actions).zip(draws) {
             match (action, draw) {
-                (Action::Commit, Some(draw)) => self.tokens[request.place(position, length)] = draw.token,
-                (Action::Report, Some(draw)) => reported.push(draw),
+                (Action::Commit, Some(draw)) => {
+                    let place = request.place(position, length);
+                    self.tokens[place] = draw.token;
+                    taken.committed.push(place);
+                }
+                (Action::Report, Some(draw)) => taken.reported.push(draw),
                 _ => {}
             }
         }
-        Ok(reported)
+        Ok(taken)
+    }
+}
+
+/// What came of a request.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// The draws to report, in the order of their positions.
+    pub reported: Vec<Draw>,
+    /// The places that have a new token.
+    pub committed: Vec<usize>,
+}
+
+impl<N: Network + ?Sized> Chain for HostChain<'_, N> {
+    fn draw(&mut self, request: &Request<'_>) -> Result<Vec<Draw>> {
+        request.check()?;
+        let logits = self.logits(request)?;
+        Ok(self.take(request, logits)?.reported)
     }
 
     fn write(&mut self, places: &[usize], tokens: &[u32]) -> Result<()> {

@@ -1,8 +1,10 @@
 //! A network on the host: a compiled shape and a backend behind [`Network`].
 
+use super::causal_chain::CausalChain;
+use super::chain::HostChain;
 use super::checks::{check_batch, check_inputs, check_len};
 use super::dit::{Arch, Dit, parameters};
-use super::{Batch, HostNetwork, Network, Parameter, total};
+use super::{Batch, Chain, HostNetwork, Network, Parameter, total};
 use crate::error::Result;
 use crate::kernels::{HostBackend, Pattern, VocabSupport};
 use crate::shapes::{Backbone, Shape};
@@ -10,9 +12,9 @@ use crate::shapes::{Backbone, Shape};
 /// A network whose types are hidden behind [`Network`]. Its weights are the first of its backend, and the only ones: the
 /// backend's flat order is the network's.
 pub struct CpuNetwork<A: Arch, B: HostBackend> {
-    backend: B,
+    pub(super) backend: B,
     backbone: Backbone,
-    dit: Dit<A, B>,
+    pub(super) dit: Dit<A, B>,
     gradients: B::Gradients,
     parameters: Vec<Parameter>,
 }
@@ -78,6 +80,13 @@ impl<A: Arch, B: HostBackend> Network for CpuNetwork<A, B> {
             .dit
             .logits(&self.backend, &tokens, sigma, positions, pattern)?;
         self.backend.values(&logits)
+    }
+
+    fn chain<'a>(&'a self, tokens: &[u32]) -> Result<Box<dyn Chain + 'a>> {
+        Ok(match self.backbone {
+            Backbone::Dit => Box::new(HostChain::new(self, tokens)),
+            Backbone::Transformer => Box::new(CausalChain::new(self, (&self.backend, &self.dit), tokens)?),
+        })
     }
 }
 

@@ -337,7 +337,10 @@ impl<A: Arch> DeviceChain<'_, A> {
             let row = all.get(row as usize * length..(row as usize + 1) * length);
             tokens.extend_from_slice(row.ok_or_else(|| Error::internal("a row beyond the chain's last"))?);
         }
-        let draws = request.draw_on_host(self.network, &tokens)?;
+        let logits = self
+            .network
+            .logits(&tokens, &[request.sigma], request.positions, request.pattern)?;
+        let draws = request.draws(self.network, logits)?;
         let (mut reported, mut places, mut drawn) = (Vec::new(), Vec::new(), Vec::new());
         for ((&position, action), draw) in request.positions.iter().zip(request.actions).zip(draws) {
             match (action, draw) {

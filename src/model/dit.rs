@@ -40,7 +40,7 @@ use dfdx::shapes::{Const, ConstDim, ConstShape};
 
 use super::{Batch, Parameter};
 use crate::error::{Error, Result};
-use crate::kernels::{Backend, Dropout, Pattern, TokenRows, VocabSupport};
+use crate::kernels::{Backend, CachedAttention, Dropout, Pattern, TokenRows, VocabSupport};
 use crate::shapes::{Backbone, Shape};
 use crate::with_compiled_shapes;
 
@@ -392,34 +392,113 @@ impl<A: Arch, B: Backend> Dit<A, B> {
         dropout: Option<Dropout>,
     ) -> Result<B::Act<(usize, A::D)>> {
         let c = self.conditioning(b, sigma)?;
+        let all = TokenRows::all(A::L::SIZE);
         let wanted = TokenRows::listed(A::L::SIZE, positions);
         let mut x = b.embed(&self.embedding, tokens)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let sites = [2 * i as u32, 2 * i as u32 + 1];
-            let rows = if i + 1 < A::BLOCKS {
-                TokenRows::all(A::L::SIZE)
-            } else {
-                wanted
+            let passed = Passed {
+                held: all,
+                kept: (i + 1 == A::BLOCKS).then_some((positions, wanted)),
             };
             x = block.forward(
                 b,
                 &x,
                 &c,
-                rows,
-                pattern,
+                passed,
+                |q, kv, rows| b.attention(q, kv, A::HEADS, rows, pattern),
                 sites.map(|site| dropout.map(|dropout| (dropout, site))),
             )?;
         }
-        match &c {
+        self.normalized(b, &x, &c, wanted)
+    }
+
+    /// The final norm of the token rows of `rows`.
+    fn normalized(
+        &self,
+        b: &B,
+        x: &B::Act<(usize, A::D)>,
+        c: &Conditioning<A, B>,
+        rows: TokenRows<'_>,
+    ) -> Result<B::Act<(usize, A::D)>> {
+        match c {
             Conditioning::Vector(c) => {
                 let modulation = modulated(b, c, self.modulation_final.as_ref())?;
-                b.modulated_norm(&x, &self.norm_final, &modulation, 0, 1, wanted)
+                b.modulated_norm(x, &self.norm_final, &modulation, 0, 1, rows)
             }
             Conditioning::Neutral(neutral) => {
-                b.modulated_norm(&x, &self.norm_final, neutral, SHIFT_A, SCALE_A, wanted)
+                b.modulated_norm(x, &self.norm_final, neutral, SHIFT_A, SCALE_A, rows)
             }
         }
     }
+}
+
+/// Reading from left to right: each position attends to those before it, whose keys and values are kept.
+#[expect(
+    clippy::missing_errors_doc,
+    reason = "stated at each, or as the backend's operations do: when memory runs out"
+)]
+impl<A: Arch, B: Backend + CachedAttention> Dit<A, B> {
+    /// Room for the keys and values of `rows` rows, for each block.
+    pub fn cache(&self, b: &B, rows: usize) -> Result<Vec<B::Cache>> {
+        (0..A::BLOCKS)
+            .map(|_| b.cache(rows, A::L::SIZE, A::HEADS, A::D::SIZE))
+            .collect()
+    }
+
+    /// Logits (n, V) under [`Pattern::Causal`] from new tokens alone: what [`Dit::logits`] computes from whole rows.
+    ///
+    /// `places` (m) are the tokens' in the cache, row · L + position, ascending; `wanted` (n), ascending, are those among the
+    /// m whose logits are asked for. The keys and values of the new tokens are put into the cache. Those of the positions
+    /// before them have to be there, unless they are new themselves.
+    ///
+    /// # Errors
+    /// An internal one for a network with a time input: keys that were computed at another σ are not this step's.
+    pub fn step(
+        &self,
+        b: &B,
+        tokens: &B::Tokens,
+        places: &[u32],
+        wanted: &[u32],
+        cache: &mut [B::Cache],
+    ) -> Result<B::Act<(usize, A::V)>> {
+        if self.time.is_some() || cache.len() != self.blocks.len() {
+            return Err(Error::internal(format!(
+                "kept keys of {} blocks in a network of {}, with a time input: {}",
+                cache.len(),
+                self.blocks.len(),
+                self.time.is_some()
+            )));
+        }
+        let c = self.conditioning(b, &[0.0])?;
+        let held = TokenRows::listed(A::L::SIZE, places);
+        let places_of_wanted: Vec<u32> = wanted.iter().map(|&i| places[i as usize]).collect();
+        let kept = TokenRows::listed(A::L::SIZE, &places_of_wanted);
+        let mut x = b.embed(&self.embedding, tokens)?;
+        for (i, (block, cache)) in self.blocks.iter().zip(cache).enumerate() {
+            let is_cut = i + 1 == A::BLOCKS && wanted.len() < places.len();
+            let passed = Passed {
+                held,
+                kept: is_cut.then_some((wanted, kept)),
+            };
+            let attend = |q: &B::Act<(usize, A::D)>, kv: &B::Act<(usize, A::D2)>, rows: TokenRows<'_>| {
+                b.keep(kv, held, cache)?;
+                b.cached_attention(q, rows, cache)
+            };
+            x = block.forward(b, &x, &c, passed, attend, [None; 2])?;
+        }
+        let h = self.normalized(b, &x, &c, kept)?;
+        b.linear(&h, &self.output.weight, Some(&self.output.bias))
+    }
+}
+
+/// The token rows that a block reads, and those that it returns.
+#[derive(Clone, Copy)]
+struct Passed<'a> {
+    /// Of each row of x, which token row it is.
+    held: TokenRows<'a>,
+    /// The rows of x that are returned, and which token rows these are; absent: all.
+    kept: Option<(&'a [u32], TokenRows<'a>)>,
 }
 
 impl<A: Arch, B: Backend> Block<A, B> {
@@ -435,15 +514,20 @@ impl<A: Arch, B: Backend> Block<A, B> {
         })
     }
 
-    /// x (R, D) → (n, D), the token rows of `rows`; the equations stand at the head of this file. Rows that are not
-    /// wanted give keys and values, and nothing else is computed for them: nothing else of theirs is ever read.
+    /// x (R, D) → (n, D); the equations stand at the head of this file. Rows that are not returned give keys and values, and
+    /// nothing else is computed for them: nothing else of theirs is ever read. `attend` is the attention of queries (n, D)
+    /// of the given token rows, after keys and values (R, 2D).
     fn forward(
         &self,
         b: &B,
         x: &B::Act<(usize, A::D)>,
         c: &Conditioning<A, B>,
-        rows: TokenRows<'_>,
-        pattern: Pattern,
+        passed: Passed<'_>,
+        attend: impl FnOnce(
+            &B::Act<(usize, A::D)>,
+            &B::Act<(usize, A::D2)>,
+            TokenRows<'_>,
+        ) -> Result<B::Act<(usize, A::D)>>,
         [drop_a, drop_m]: [Option<(Dropout, u32)>; 2],
     ) -> Result<B::Act<(usize, A::D)>> {
         let modulation = match c {
@@ -452,16 +536,16 @@ impl<A: Arch, B: Backend> Block<A, B> {
         };
         let d = A::D::SIZE;
 
-        let all = TokenRows::all(A::L::SIZE);
-        let h = b.modulated_norm(x, &self.norm1, &modulation, SHIFT_A, SCALE_A, all)?;
+        let Passed { held, kept } = passed;
+        let h = b.modulated_norm(x, &self.norm1, &modulation, SHIFT_A, SCALE_A, held)?;
         let kv = b.linear_part::<_, _, A::D2>(&h, &self.attn_qkv, d)?;
-        let (x, h) = match rows.listed {
-            None => (x.clone(), h),
-            Some(listed) => (b.gather(x, listed)?, b.gather(&h, listed)?),
+        let (x, h, rows) = match kept {
+            None => (x.clone(), h, held),
+            Some((listed, rows)) => (b.gather(x, listed)?, b.gather(&h, listed)?, rows),
         };
         let q = b.linear_part::<_, _, A::D>(&h, &self.attn_qkv, 0)?;
         drop(h);
-        let a = b.attention(&q, &kv, A::HEADS, rows, pattern)?;
+        let a = attend(&q, &kv, rows)?;
         drop((q, kv));
         let a = b.linear(&a, &self.attn_out, None)?;
         let x = b.gated_residual(&x, &a, &modulation, GATE_A, drop_a, rows)?;

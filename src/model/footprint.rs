@@ -27,6 +27,9 @@
 //! a is the share of the answered tokens ([`Answered`]): those that are masked are half of all on average; D3PM and the plain
 //! transformer answer all.
 //!
+//! Sampling from left to right keeps the keys and values of each row in every block: 8 bytes · N · L · D a row
+//! ([`cache_per_row`]).
+//!
 //! Held against the growth of the peak resident set from micro-batches of 8 rows to 32 (x86-64, fused backend): `mini`
 //! 12.5 MB a row where the formula says 14.1, `tiny` 4.9 MB where it says 4.7.
 
@@ -47,6 +50,23 @@ pub const TOKENS: usize = 2048;
 
 /// Memory for the activations of a micro-batch in training, beside weights, gradients and moments: bounds the large shapes.
 const ACTIVATIONS: usize = 1 << 30;
+
+/// Memory for the keys and values of the rows that are drawn from left to right on the CPU: bounds the large shapes, of which
+/// it holds 113 rows of `lm1b-small` and 14 of `owt-small`.
+const KEYS_AND_VALUES: usize = 1 << 30;
+
+/// Bytes that the keys and values of a row take in all blocks.
+#[must_use]
+pub fn cache_per_row(shape: &Shape) -> usize {
+    2 * FLOAT * shape.blocks * shape.length * shape.width
+}
+
+/// Of so many rows that are drawn from left to right on the CPU, how many have their keys and values kept: those that fit 1 GiB.
+/// The others are computed whole each time.
+#[must_use]
+pub fn cached_rows(shape: &Shape, rows: usize) -> usize {
+    rows.min(KEYS_AND_VALUES / cache_per_row(shape))
+}
 
 /// Rows of a micro-batch in training on the CPU: the largest divisor of the batch within [`TOKENS`] and 1 GiB of activations.
 /// The result of training does not depend on it.
@@ -129,6 +149,20 @@ mod tests {
         );
         assert_eq!((of("nano", 7), of("mini", 24), of("mini", 23)), (7, 12, 1));
         assert_eq!(of("owt-medium", 512), 1);
+    }
+
+    #[test]
+    fn cached_rows_fit_their_memory() {
+        for shape in SHAPES.iter() {
+            let most = cached_rows(shape, usize::MAX);
+            assert!(most > 0 && most * cache_per_row(shape) <= KEYS_AND_VALUES);
+            assert!((most + 1) * cache_per_row(shape) > KEYS_AND_VALUES);
+            assert_eq!(cached_rows(shape, most - 1), most - 1);
+            assert_eq!(cached_rows(shape, most + 1), most);
+        }
+        // By hand: 8 bytes · 12 blocks · 128 and 1024 tokens · 768.
+        let of = |name| cached_rows(SHAPES.find(name).unwrap(), 1000);
+        assert_eq!([of("lm1b-small"), of("owt-small"), of("tiny")], [113, 14, 1000]);
     }
 
     #[test]

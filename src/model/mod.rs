@@ -2,6 +2,7 @@
 //! traits without type parameters.
 
 mod build;
+mod causal_chain;
 mod chain;
 mod checks;
 mod cpu_network;
@@ -15,6 +16,7 @@ pub mod footprint;
 mod host_learner;
 mod initial;
 pub mod learner;
+mod recomputing;
 mod self_test;
 
 use std::ops::Range;
@@ -34,6 +36,7 @@ pub use dit::parameters;
 pub use host_learner::{HostLearner, HostNetwork};
 pub use initial::initial;
 pub use learner::{GradientNorm, Learner, Reduction, StepOutcome};
+pub use recomputing::Recomputing;
 pub use self_test::self_test;
 
 pub use crate::kernels::adamw::Arena;

@@ -1,9 +1,9 @@
 //! How many rows evaluation and sampling put through a network at a time, and what memory a stage took.
 
-use crate::manifest::Stage;
+use crate::manifest::{Objective, Stage};
 use crate::model::Device;
-use crate::model::footprint::{Footprint, TOKENS};
-use crate::shapes::{SHAPES, Shape};
+use crate::model::footprint::{Footprint, TOKENS, cache_per_row, cached_rows};
+use crate::shapes::{Backbone, SHAPES, Shape};
 
 /// Token rows that evaluation and sampling put through a GPU at a time: every one of its multiprocessors has some tiles of
 /// each product to do.
@@ -23,16 +23,31 @@ pub fn rows_at_a_time(shape: &Shape, device: Device) -> usize {
 /// Memory in bytes that evaluation or sampling is estimated to take, by the stages that it consumes: two copies of the weights
 /// of the model, and the activations of its rows.
 pub(super) fn of_inference(inputs: &[&Stage]) -> Option<u64> {
+    let (shape, objective) = model_of(inputs)?;
+    let (backbone, answered) = (objective.backbone(), objective.answered());
+    let footprint = Footprint::of(shape, backbone, answered);
+    let bytes = 8 * footprint.parameters + rows_at_a_time(shape, Device::Cpu) * footprint.training_per_row;
+    Some(bytes as u64)
+}
+
+/// The same of sampling `count` rows: a model that draws from left to right keeps keys and values.
+pub(super) fn of_sampling(inputs: &[&Stage], count: u32) -> Option<u64> {
+    let (shape, objective) = model_of(inputs)?;
+    let kept = match objective.backbone() {
+        Backbone::Dit => 0,
+        Backbone::Transformer => cached_rows(shape, count as usize) * cache_per_row(shape),
+    };
+    Some(of_inference(inputs)? + kept as u64)
+}
+
+/// Shape and objective of the model among the stages.
+fn model_of(inputs: &[&Stage]) -> Option<(&'static Shape, Objective)> {
     let (shape, objective) = inputs.iter().find_map(|input| match input {
         Stage::Train(train) => Some((&train.shape, train.objective)),
         Stage::Checkpoint(checkpoint) => Some((&checkpoint.shape, checkpoint.objective.unwrap_or_default())),
         _ => None,
     })?;
-    let shape = SHAPES.find(shape)?;
-    let (backbone, answered) = (objective.backbone(), objective.answered());
-    let footprint = Footprint::of(shape, backbone, answered);
-    let bytes = 8 * footprint.parameters + rows_at_a_time(shape, Device::Cpu) * footprint.training_per_row;
-    Some(bytes as u64)
+    Some((SHAPES.find(shape)?, objective))
 }
 
 /// Resets [`peak`]. Where the system refuses, the peak stays that of the process's whole life.
@@ -95,6 +110,25 @@ mod tests {
             assert!(rows_at_a_time(shape, Device::Cpu) >= 1);
             assert!(rows_at_a_time(shape, Device::Cuda) > rows_at_a_time(shape, Device::Cpu));
         }
+    }
+
+    #[test]
+    fn memory_of_sampling_knows_kept_keys_and_values() {
+        let train = |objective: &str| -> Stage {
+            let json = format!(
+                "{{ \"kind\": \"train\", \"from\": \"rows\", \"shape\": \"tiny\", \"steps\": 1, \
+                 \"objective\": {{ \"kind\": \"{objective}\" }} }}"
+            );
+            serde_json::from_str(&json).unwrap()
+        };
+        let kept = |objective, count| {
+            let train = train(objective);
+            of_sampling(&[&train], count).unwrap() - of_inference(&[&train]).unwrap()
+        };
+        // By hand: 8 bytes · 4 blocks · 128 tokens · 128, of 2,048 rows at most.
+        assert_eq!((kept("ar", 3), kept("ar", 1_000_000)), (3 << 19, 1 << 30));
+        assert_eq!(kept("mdlm", 3), 0);
+        assert_eq!(of_sampling(&[], 3), None);
     }
 
     #[test]

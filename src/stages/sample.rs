@@ -302,7 +302,7 @@ impl Run for Sample {
     }
 
     fn memory(&self, inputs: &[&Stage]) -> Option<u64> {
-        memory::of_inference(inputs)
+        memory::of_sampling(inputs, self.count)
     }
 }
 

@@ -4,10 +4,12 @@
     python tests/peers/bench.py train mini 32                    # a task, a shape, rows of a batch
     python tests/peers/bench.py sample mini 16 --rounds 3 --record tests/bench/2026-11-23-cpu.json
     python tests/peers/bench.py train tiny 32 --objectives mdlm ar sedd d3pm mlm
+    python tests/peers/bench.py decode tiny 16 --record tests/bench/DATE-decode.json
 
 Needs `torch`. Machines are shared and clocks change: sides take turns, each turn is a fresh process, and what counts is
 the ratio of medians within one run. A record holds every turn. With `--objectives`, each is compared with its plain form,
-and its ratio with MDLM's.
+and its ratio with MDLM's. `decode` has no peer: it is the autoregressive sampler with keys and values kept beside the same
+sampler that computes whole rows at every step.
 """
 
 import argparse
@@ -25,8 +27,8 @@ ROOT = HERE.parent.parent
 OBJECTIVES = ("mdlm", "ar", "sedd", "d3pm", "mlm")
 
 
-def mdlm(arguments, objective="mdlm"):
-    command = [arguments.mdlm, "bench", "--json", "--task", arguments.task, "--shape", arguments.shape]
+def mdlm(arguments, objective="mdlm", task=None):
+    command = [arguments.mdlm, "bench", "--json", "--task", task or arguments.task, "--shape", arguments.shape]
     command += ["--objective", objective]
     command += ["--batch", str(arguments.batch), "--seconds", str(arguments.seconds)]
     if arguments.threads:
@@ -58,7 +60,7 @@ def processor():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("train", "evaluate", "sample"))
+    parser.add_argument("task", choices=("train", "evaluate", "sample", "decode"))
     parser.add_argument("shape")
     parser.add_argument("batch", type=int)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
@@ -70,7 +72,7 @@ def main():
     parser.add_argument("--mdlm", default=ROOT / "target/release/mdlm")
     parser.add_argument("--record", type=Path, help="JSON file to add the result to")
     arguments = parser.parse_args()
-    if arguments.objectives and arguments.task == "sample":
+    if arguments.objectives and arguments.task in ("sample", "decode"):
         parser.error("--objectives compares training or evaluation")
     entry = {
         "date": datetime.date.today().isoformat(),
@@ -82,7 +84,9 @@ def main():
         "batch": arguments.batch,
     }
     title = f"{arguments.task} {arguments.shape}, {arguments.batch} rows: median of {arguments.rounds} turns\n"
-    if arguments.objectives:
+    if arguments.task == "decode":
+        compare_decoding(arguments, title, entry)
+    elif arguments.objectives:
         compare_objectives(arguments, title, entry)
     else:
         compare_forms(arguments, title, entry)
@@ -134,6 +138,30 @@ def compare_objectives(arguments, title, entry):
             f"| {kind} | {ours:.0f} | {theirs:.0f} | {ratios[kind]:.2f} | {ratios[kind] / ratios['mdlm']:.2f} "
             f"| {rates[kind]:.1f} | {rates[kind] / rates['mdlm']:.2f} |"
         )
+
+
+def compare_decoding(arguments, title, entry):
+    sides = {task: lambda task=task: mdlm(arguments, "ar", task) for task in ("sample", "recompute")}
+    turns = in_turns(arguments, sides)
+    kept = median(turns["sample"])
+    entry["decoding"] = {}
+    print(title)
+    print("| keys and values | tokens/s | turns | kept is | peak memory |\n|---|---|---|---|---|")
+    for name, task in (("kept", "sample"), ("recomputed", "recompute")):
+        speeds = [round(turn["tokens_per_second"], 1) for turn in turns[task]]
+        middle = statistics.median(speeds)
+        memory = max(turn["peak_memory_bytes"] for turn in turns[task])
+        entry["decoding"][name] = {
+            "program": turns[task][0]["program"],
+            "threads": turns[task][0]["threads"],
+            "steps": turns[task][0]["steps"],
+            "tokens_per_second": speeds,
+            "median": middle,
+            "kept_is_times": round(kept / middle, 2),
+            "peak_memory_bytes": memory,
+        }
+        spread = f"{min(speeds):.0f} to {max(speeds):.0f}"
+        print(f"| {name} | {middle:.0f} | {spread} | {kept / middle:.2f}x | {memory / 1e6:.0f} MB |")
 
 
 def compare_forms(arguments, title, entry):

@@ -52,10 +52,11 @@ pub struct Args {
     /// What the model is trained for: a kind (see `mdlm objectives`), or an object as in a manifest
     #[arg(long, value_name = "OBJECTIVE", default_value = "mdlm")]
     pub objective: String,
-    /// What to measure: train, evaluate, sample or products; repeatable
+    /// What to measure: train, evaluate, sample, recompute or products; repeatable
     ///
-    /// products measures only the matrix products of a training step: an upper limit for the speed of training.
-    /// Default: all four.
+    /// recompute, for `--objective ar`, samples without keeping keys and values: `--task sample,recompute` shows what
+    /// keeping them gains. products measures only the matrix products of a training step: an upper limit for the speed
+    /// of training. Default: all but recompute.
     #[arg(long, value_name = "TASK", value_delimiter = ',', hide_possible_values = true)]
     pub task: Vec<TaskName>,
     /// Rows of a round; default: 32, and 16 for sampling
@@ -118,6 +119,8 @@ pub enum TaskName {
     Evaluate,
     /// Samples.
     Sample,
+    /// Samples without kept keys and values.
+    Recompute,
     /// Matrix products alone.
     Products,
 }
@@ -128,6 +131,9 @@ struct BenchReport<'a> {
     tasks: &'a [Measured],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     products: &'a [Product],
+    /// Tokens per second of `sample` over those of `recompute`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample_over_recompute: Option<f64>,
 }
 
 /// Measures and prints.
@@ -192,13 +198,14 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
                 TaskName::Train => bench::Task::Train,
                 TaskName::Evaluate => bench::Task::Evaluate,
                 TaskName::Sample => bench::Task::Sample,
+                TaskName::Recompute => bench::Task::Recompute,
                 TaskName::Products => {
                     products = bench::products(&options, &cancel)?;
                     continue;
                 }
             };
             let batch = match task {
-                bench::Task::Sample => args.batch.unwrap_or(SAMPLED_ROWS),
+                bench::Task::Sample | bench::Task::Recompute => args.batch.unwrap_or(SAMPLED_ROWS),
                 bench::Task::Train | bench::Task::Evaluate => options.batch,
             };
             tasks.push(bench::measure(task, &Options { batch, ..options }, &cancel)?);
@@ -209,6 +216,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         terminal.output_json(&BenchReport {
             tasks: &tasks,
             products: &products,
+            sample_over_recompute: gain(&tasks),
         })?;
     } else {
         terminal.output(&tables(
@@ -276,6 +284,11 @@ fn tables(
             ]
         }));
         let _ = write!(text, "\n{}", terminal.table(&rows, style));
+        if let Some(ratio) = gain(tasks) {
+            let gain =
+                format!("sampling with keys and values kept: {ratio:.1} times the tokens/s of recomputing");
+            let _ = write!(text, "\n{}", paragraph(&gain));
+        }
     }
     for task in tasks {
         let mut rows = vec![heading(&[name(task.task), "forward", "backward", "GFLOP/s"])];
@@ -319,6 +332,15 @@ fn tables(
     text
 }
 
+/// Tokens per second of sampling with keys and values kept, as a multiple of those without, where both were measured.
+fn gain(tasks: &[Measured]) -> Option<f64> {
+    let of = |wanted| {
+        let task = tasks.iter().find(|task| task.task == wanted)?;
+        Some(task.tokens_per_second)
+    };
+    Some(of(bench::Task::Sample)? / of(bench::Task::Recompute)?)
+}
+
 /// A GPU's kernels in a round, the longest first.
 fn kernels(task: &Measured) -> Vec<Vec<String>> {
     let all: f64 = task.kernels.iter().map(|kernel| kernel.seconds).sum();
@@ -342,5 +364,6 @@ fn name(task: bench::Task) -> &'static str {
         bench::Task::Train => "train",
         bench::Task::Evaluate => "evaluate",
         bench::Task::Sample => "sample",
+        bench::Task::Recompute => "recompute",
     }
 }

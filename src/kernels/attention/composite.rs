@@ -35,7 +35,7 @@ impl<E: Number, Dev: Device<E>> Attention for Composite<E, Dev> {
 
 impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
     /// y (n, D) of the queries of `rows`.
-    fn attention_rows(
+    pub(super) fn attention_rows(
         &self,
         q: Matrix<E, Dev>,
         kv: &Matrix<E, Dev>,

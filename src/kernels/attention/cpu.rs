@@ -180,7 +180,7 @@ fn memory_of(rows: usize, stride: usize) -> usize {
 
 /// Each row of `end` scores becomes its softmax over those that are visible in it, 0 beyond; λ = log Σ exp.
 #[inline(always)]
-fn softmax(
+pub(super) fn softmax(
     scores: &mut [f32],
     stride: usize,
     (end, visible): (usize, impl Fn(usize) -> usize),
@@ -341,7 +341,7 @@ pub fn backward(
 
 impl Fused {
     /// The heads of that shape; a network has one.
-    fn heads(&self, length: usize, count: usize, width: usize) -> Rc<Heads> {
+    pub(super) fn heads(&self, length: usize, count: usize, width: usize) -> Rc<Heads> {
         let mut known = self.heads.borrow_mut();
         let found = known
             .iter()

@@ -22,6 +22,7 @@
 //! Kept: q, kv, y and the logarithm λ of each softmax's denominator. P = exp(S − λ) is computed again in blocks of
 //! query rows, so that scores never leave the cache.
 
+mod cached;
 mod composite;
 mod cpu;
 mod cuda;
@@ -32,6 +33,7 @@ use dfdx::shapes::ConstDim;
 
 use super::{Tensors, TokenRows};
 use crate::error::Result;
+pub use cached::CachedAttention;
 pub use pattern::Pattern;
 
 /// Base of the rotary angles (Su et al., arXiv 2104.09864).

@@ -12,6 +12,7 @@ use crate::precision::Precision;
 use crate::rng::{Random, Stream};
 use crate::shapes::SHAPES;
 
+mod causal;
 #[cfg(target_os = "linux")]
 mod cuda;
 mod gradients;
