@@ -22,7 +22,7 @@ pub mod cached;
 pub mod first_hitting;
 mod wilson;
 
-pub use wilson::wilson;
+pub use wilson::{wilson, wilson_of_share};
 
 use rayon::prelude::*;
 

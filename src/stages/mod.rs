@@ -26,6 +26,7 @@ pub mod checkpoint;
 pub mod compare;
 pub mod evaluate;
 pub mod fetched;
+pub mod judge;
 pub mod key;
 mod losses;
 pub mod memory;
