@@ -37,6 +37,7 @@ fn project(settings: &Value) -> Project {
             "kind": "tokenize", "from": "text", "tokenizer": { "kind": "characters", "alphabet": " abcd" }
         },
         "rows": { "kind": "pack", "from": "tokens", "length": 32, "validation": 0.1 },
+        "held-out": { "kind": "pack", "from": "tokens", "length": 32, "validation": 1.0 },
         "model": train("mdlm"),
         "causal": train("ar"),
         "texts": { "kind": "sample", "model": "model", "count": 4, "matrix": { "steps": [2, 8] } },
@@ -127,7 +128,10 @@ fn judge_measures_each_sampler_and_writes_tables_and_charts() {
     for (a, b) in rows.iter().zip(other["rows"].as_array().unwrap()) {
         assert_eq!(a["grammar"], b["grammar"]);
         assert_eq!(b["perplexity"]["variant"], "mdlm");
-        assert_ne!(a["perplexity"]["tokens"], b["perplexity"]["tokens"]);
+        assert_ne!(
+            a["perplexity"]["nats_per_token"],
+            b["perplexity"]["nats_per_token"]
+        );
     }
 }
 
@@ -196,6 +200,13 @@ fn judge_settings_that_do_not_fit_are_refused_with_a_way_out() {
         (
             json!({ "grammar": "tokens" }),
             &["names `tokens`, a tokenize stage"],
+        ),
+        (
+            json!({ "training": "held-out" }),
+            &[
+                "the `train` split of `held-out` is empty",
+                "name the source stage of its text, `text`",
+            ],
         ),
     ] {
         let (code, talk) = faults(settings.clone());

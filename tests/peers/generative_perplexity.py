@@ -2,8 +2,9 @@
 
 `mdlm` follows `compute_generative_perplexity` of the MDLM authors' diffusion.py (arXiv 2406.07524) and
 `record_generative_perplexity` of Duo's metrics.py line by line: tokens cut to the length of the model and filled up with EOS
-to the longest row, chunks of the judge's context, cumulative sums of EOS. `bd3lms` scores windows half a context apart as
-Hugging Face's guide to the perplexity of fixed-length models does, without EOS. `plain` does the same for each text alone.
+to the longest row, chunks of the judge's context, cumulative sums of EOS. `bd3lms` follows the sliding window of the BD3-LM
+authors' metrics.py (arXiv 2503.09573), whose stride of 512 is half the context, with the tokens of all rows in one mean.
+`plain` scores each text alone as Hugging Face's guide to the perplexity of fixed-length models does.
 
 The judge is a formula instead of a network, so that this needs no weights: -ln p of token t after the tokens c of its window is
 0.05 + ((sum_j (j + 1) c_j + 7 t + 3 |c|) mod 101) / 40.
@@ -12,6 +13,7 @@ The judge is a formula instead of a network, so that this needs no weights: -ln 
 """
 
 import json
+import math
 import sys
 
 import numpy
@@ -69,12 +71,21 @@ def sliding(row):
 
 
 def bd3lms(rows):
-    nats, tokens = [], []
-    for row in map(retokenized, rows):
-        scored = [loss for place, loss in sliding(row) if row[place] != EOS]
-        nats.append(sum(scored))
-        tokens.append(len(scored))
-    return numpy.array(nats), numpy.array(tokens)
+    rows = [retokenized(row) for row in rows]
+    longest, stride = max(map(len, rows)), CONTEXT // 2
+    samples = numpy.array([row + [EOS] * (longest - len(row)) for row in rows])
+    nats, tokens = numpy.zeros(samples.shape), numpy.zeros(samples.shape)
+    for number in range(max(math.ceil((longest - CONTEXT + stride) / stride), 1)):
+        start = number * stride
+        end = min(start + CONTEXT, longest)
+        chunk = samples[:, start:end]
+        losses = numpy.stack([nlls(row) for row in chunk])
+        valid = chunk[:, 1:] != EOS
+        # The whole first window, and the last stride of the others.
+        first = start + 1 if number == 0 else start + CONTEXT - stride
+        nats[:, first:end] += (losses * valid)[:, -(end - first) :]
+        tokens[:, first:end] += valid[:, -(end - first) :]
+    return nats.sum(-1), tokens.sum(-1)
 
 
 def plain(rows, wrap):

@@ -91,7 +91,7 @@ pub enum PerplexityVariant {
     /// length of the model that drew them and into chunks of the judge's length. The first token of a chunk is not
     /// scored; all tokens but EOS are, and the first EOS of a chunk.
     Mdlm,
-    /// Windows of the judge's length, half a window apart (arXiv 2503.09573): rows are cut to the length of the model
+    /// The BD3-LM authors' (arXiv 2503.09573): windows of the judge's length, half a window apart. Rows are cut to the length of the model
     /// that drew them, each token but the first is scored once, and no EOS is.
     Bd3lms,
     /// Each text alone: BOS, text, and EOS where the row ends the text. All tokens but BOS are scored once, with as much
@@ -200,6 +200,7 @@ impl StageSpec for Judge {
                 faults.push(fault.hint(format!("leave `{field}` out, or set `{needed}`")));
             }
         }
+        faults.extend(self.training_without_rows(stages, entry));
         faults.extend(self.training_in_other_tokens(stages, entry));
     }
 }
@@ -236,6 +237,27 @@ impl Judge {
                 ))
                 .hint("leave `model` out if there is no such stage"),
         )
+    }
+
+    /// The fault of a pack stage in `training` that holds all of its text out.
+    fn training_without_rows(&self, stages: &Stages<'_>, entry: &StageEntry<'_>) -> Option<Draft> {
+        let training = self.training.as_deref()?;
+        let pack = stages.pack_of(training).filter(|pack| pack.validation >= 1.0)?;
+        let message = format!("the `train` split of {} is empty", quoted(training));
+        let fault = entry
+            .fault(Code::EmptySplit, "training", message)
+            .expected("a pack stage with rows to train on, or a source stage")
+            .related(
+                stages.entry(training)?.span("validation"),
+                "the share of `validation`",
+            );
+        Some(match stages.tokenize_of(&pack.from) {
+            Some(tokens) => fault.hint(format!(
+                "name the source stage of its text, {}",
+                quoted(&tokens.from)
+            )),
+            None => fault,
+        })
     }
 
     /// The fault of rows in `training` that have another tokenizer than samples.

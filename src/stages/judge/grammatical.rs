@@ -391,8 +391,9 @@ rule record =
             assert!(found.source.records >= 5_000);
             for divergence in [found.unigrams, found.bigrams, found.lengths] {
                 let Divergence { samples, fresh } = divergence.unwrap();
-                // The mean of the sets is a perfect sampler's expectation; a value is seldom three times as large.
-                assert!(samples.value < 3.0 * fresh.value, "{samples:?} {fresh:?}");
+                // The mean of the sets is a perfect sampler's expectation. A divergence of as few outcomes as the lengths have
+                // is about χ² with two degrees of freedom: eight times the mean has a probability of e⁻⁸.
+                assert!(samples.value < 8.0 * fresh.value, "{samples:?} {fresh:?}");
                 assert!(fresh.low.unwrap() <= fresh.value && fresh.value <= fresh.high.unwrap());
             }
             let nats = found.nats_per_record.unwrap();
