@@ -36,6 +36,9 @@ pub enum Stream {
     Selection = 11,
     /// Masks of a measurement of the training loss's variance: (draw, row, position).
     Variance = 12,
+    /// Fresh records that samples are compared with: (0, record, draw); rows drawn again: (1 + draw, place, 0); where fresh
+    /// text begins: (0, 2^47 + text, 0).
+    Judge = 16,
 }
 
 /// A keyed family of random numbers: cheap to copy, without state.

@@ -185,7 +185,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Fills in the settings whose default depends on the model's objective.
+    /// Fills in the settings whose default depends on the model's objective, and the models whose samples are judged.
     fn fill_in(&mut self) {
         let objectives: HashMap<String, Objective> = self
             .stages
@@ -199,6 +199,21 @@ impl Manifest {
         for stage in self.stages.values_mut() {
             if let Some(objective) = stage.model().and_then(|model| objectives.get(model)) {
                 stage.fill_in(objective);
+            }
+        }
+        let sampled: HashMap<String, String> = self
+            .stages
+            .iter()
+            .filter_map(|(name, stage)| match stage {
+                Stage::Sample(sample) => Some((name.clone(), sample.model.clone())),
+                _ => None,
+            })
+            .collect();
+        for stage in self.stages.values_mut() {
+            if let Stage::Judge(judge) = stage {
+                for row in &mut judge.of {
+                    row.model = sampled.get(&row.stage).cloned();
+                }
             }
         }
     }

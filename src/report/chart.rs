@@ -38,6 +38,9 @@ pub struct Chart {
     pub series: Vec<Series>,
     /// Horizontal lines.
     pub reference_lines: Vec<ReferenceLine>,
+    /// Whether both axes are logarithmic: then all of every curve is within the scale, and points that are not above 0 are left
+    /// out.
+    pub logarithmic: bool,
 }
 
 const WIDTH: f64 = 720.0;
@@ -75,6 +78,33 @@ fn ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     let first = (low / step).ceil() as i64;
     let last = (high / step + 1e-9).floor() as i64;
     (first..=last).map(|k| k as f64 * step).collect()
+}
+
+/// Steps 1, 2 and 5 of each power of ten in a range above 0; powers alone where those are more than `wanted`.
+fn logarithmic_ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
+    let powers = low.log10().floor() as i32..=high.log10().ceil() as i32;
+    let of = |steps: &'static [f64]| -> Vec<f64> {
+        let all = powers
+            .clone()
+            .flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)));
+        all.filter(|tick| (low..=high).contains(tick)).collect()
+    };
+    let fine = of(&[1.0, 2.0, 5.0]);
+    let coarse = of(&[1.0]);
+    if fine.len() > wanted && coarse.len() > 1 {
+        coarse
+    } else {
+        fine
+    }
+}
+
+/// The label of a tick of a logarithmic axis.
+fn logarithmic_label(value: f64) -> String {
+    if value >= 1.0 {
+        return label(value, 1.0);
+    }
+    let digits = (-value.log10()).ceil().max(0.0) as usize;
+    format!("{value:.digits$}")
 }
 
 /// A tick's label: as few digits as distinguish neighbours.
@@ -171,19 +201,29 @@ struct PlotScale {
     x: (f64, f64),
     /// The lowest and the highest y.
     y: (f64, f64),
+    /// Whether distances are those of logarithms.
+    logarithmic: bool,
 }
 
 impl PlotScale {
+    fn scaled(&self, values: [f64; 3]) -> [f64; 3] {
+        if self.logarithmic {
+            values.map(f64::ln)
+        } else {
+            values
+        }
+    }
+
     /// The distance of an x from the left edge of the drawing.
     fn across(&self, x: f64) -> f64 {
-        let (low, high) = self.x;
+        let [low, high, x] = self.scaled([self.x.0, self.x.1, x]);
         let span = if high > low { high - low } else { 1.0 };
         LEFT + (x - low) / span * (WIDTH - LEFT - RIGHT)
     }
 
     /// The distance of a y from the top of the drawing.
     fn down(&self, y: f64) -> f64 {
-        let (low, high) = self.y;
+        let [low, high, y] = self.scaled([self.y.0, self.y.1, y]);
         TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
     }
 }
@@ -200,6 +240,7 @@ impl Chart {
                     .iter()
                     .copied()
                     .filter(|p| p.0.is_finite() && p.1.is_finite())
+                    .filter(|p| !self.logarithmic || p.0 > 0.0 && p.1 > 0.0)
                     .collect()
             })
             .collect();
@@ -245,7 +286,11 @@ impl Chart {
         }
         // The first fall of a loss curve would squeeze everything else flat: the scale ignores it. A curve ends where it
         // leaves the scale, and a note says how far it goes.
-        let after = x_low + (x_high - x_low) * 0.1;
+        let after = if self.logarithmic {
+            x_low
+        } else {
+            x_low + (x_high - x_low) * 0.1
+        };
         let ys = || {
             let curves = finite.iter().flatten().filter(move |p| p.0 >= after).map(|p| p.1);
             curves.chain(self.levels().map(|l| l.y))
@@ -254,10 +299,19 @@ impl Chart {
             ys().fold(f64::INFINITY, f64::min),
             ys().fold(f64::NEG_INFINITY, f64::max),
         );
+        if self.logarithmic {
+            let pad = (y_high / y_low).powf(0.1).max(1.1);
+            return Some(PlotScale {
+                x: (x_low, x_high),
+                y: (y_low / pad, y_high * pad),
+                logarithmic: true,
+            });
+        }
         let pad = ((y_high - y_low) * 0.1).max(y_high.abs() * 1e-3).max(1e-9);
         Some(PlotScale {
             x: (x_low, x_high),
             y: (y_low - pad, y_high + pad),
+            logarithmic: false,
         })
     }
 
@@ -292,8 +346,22 @@ impl Chart {
             [first, second, ..] => second - first,
             _ => 1.0,
         };
-        let vertical = ticks(scale.y.0, scale.y.1, 5);
-        let horizontal = ticks(scale.x.0, scale.x.1, 6);
+        let ticks = |(low, high), wanted| {
+            if scale.logarithmic {
+                logarithmic_ticks(low, high, wanted)
+            } else {
+                ticks(low, high, wanted)
+            }
+        };
+        let label = |value, step| {
+            if scale.logarithmic {
+                logarithmic_label(value)
+            } else {
+                label(value, step)
+            }
+        };
+        let vertical = ticks(scale.y, 5);
+        let horizontal = ticks(scale.x, 6);
         html! {
             @for value in &vertical {
                 @let y = scale.down(*value);
@@ -385,6 +453,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn chart_with_logarithmic_axes_has_equal_distances_for_equal_ratios() {
+        let scale = PlotScale {
+            x: (1.0, 100.0),
+            y: (1e-3, 10.0),
+            logarithmic: true,
+        };
+        assert!((scale.across(10.0) - f64::midpoint(scale.across(1.0), scale.across(100.0))).abs() < 1e-9);
+        assert!((scale.down(0.1) - f64::midpoint(scale.down(1e-3), scale.down(10.0))).abs() < 1e-9);
+        assert_eq!(logarithmic_ticks(2.0, 60.0, 6), [2.0, 5.0, 10.0, 20.0, 50.0]);
+        let powers = logarithmic_ticks(0.002, 300.0, 5);
+        assert_eq!(powers.len(), 5);
+        let labels: Vec<String> = [0.005, 0.01, 2.0, 20_000.0].map(logarithmic_label).to_vec();
+        assert_eq!(labels, ["0.005", "0.01", "2", "20k"]);
+        let chart = Chart {
+            logarithmic: true,
+            x_label: "calls".into(),
+            y_label: "nats".into(),
+            series: vec![Series {
+                name: "a".into(),
+                class: "smooth",
+                points: vec![(1.0, 0.5), (8.0, 0.05), (64.0, 0.0)],
+                intervals: vec![0.1, 0.1, 0.1],
+            }],
+            reference_lines: vec![],
+        };
+        let svg = chart.svg().unwrap().into_string();
+        assert!(
+            svg.contains("<polyline") && !svg.contains("beyond the scale"),
+            "{svg}"
+        );
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+    }
+
+    #[test]
     fn ticks_are_round_and_inside() {
         assert_eq!(ticks(0.0, 1000.0, 5), [0.0, 200.0, 400.0, 600.0, 800.0, 1000.0]);
         let some = ticks(1.93, 2.41, 5);
@@ -408,6 +510,7 @@ mod tests {
             })
             .collect();
         let chart = Chart {
+            logarithmic: false,
             x_label: "step".into(),
             y_label: "loss".into(),
             series: vec![Series {
@@ -464,6 +567,7 @@ mod tests {
             intervals: vec![],
         };
         let chart = Chart {
+            logarithmic: false,
             x_label: "step".into(),
             y_label: "nats".into(),
             series: vec![
@@ -543,6 +647,7 @@ mod tests {
             intervals: vec![],
         };
         let chart = Chart {
+            logarithmic: false,
             x_label: "step".into(),
             y_label: "loss".into(),
             series: vec![
@@ -610,6 +715,7 @@ mod tests {
     #[test]
     fn chart_draws_every_finite_point_and_escapes_names() {
         let chart = Chart {
+            logarithmic: false,
             x_label: "step".into(),
             y_label: "loss".into(),
             series: vec![Series {

@@ -157,6 +157,7 @@ fn report_keeps_the_chart_with_hostile_names() {
     // Both labels name the chart together; each stands at its axis, and the name of x in a note with that of the curve.
     check(1 + 2 + 1 + 2, |text| {
         let chart = Chart {
+            logarithmic: false,
             x_label: text.to_owned(),
             y_label: text.to_owned(),
             series: vec![Series {

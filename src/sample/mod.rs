@@ -45,7 +45,7 @@ mod wilson;
 
 use ordered::{ConfidenceScore, Order, Ordered};
 pub use run::{DrawnRows, Sampling, StepDone, Unmasked};
-pub use wilson::wilson;
+pub use wilson::{wilson, wilson_of_share};
 
 use crate::data::SpecialIds;
 use crate::diffusion::Objective;

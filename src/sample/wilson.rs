@@ -7,14 +7,16 @@ const Z_SQUARED: f64 = 3.841_458_820_694_124;
 /// usual one has no width. `None` of nothing.
 #[must_use]
 pub fn wilson(hits: u64, of: u64) -> Option<(f64, f64)> {
-    if of == 0 {
-        return None;
-    }
-    let n = of as f64;
-    let p = hits as f64 / n;
+    (of > 0).then(|| wilson_of_share(hits as f64 / of as f64, of as f64))
+}
+
+/// The same of a share p of n > 0 cases, which need not be whole: of clustered cases, as many independent ones as have the same
+/// information.
+#[must_use]
+pub fn wilson_of_share(p: f64, n: f64) -> (f64, f64) {
     let centre = (p + Z_SQUARED / (2.0 * n)) / (1.0 + Z_SQUARED / n);
     let half = (Z_SQUARED * (p * (1.0 - p) / n + Z_SQUARED / (4.0 * n * n))).sqrt() / (1.0 + Z_SQUARED / n);
-    Some(((centre - half).max(0.0), (centre + half).min(1.0)))
+    ((centre - half).max(0.0), (centre + half).min(1.0))
 }
 
 #[cfg(test)]

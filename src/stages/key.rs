@@ -7,6 +7,7 @@
 //! | the contents of the consumed artifacts, by role | which stage made them, and from what |
 //! | of packed rows what they hold | the format and the size of the shards that they are in |
 //! | the contents of files outside the store, in order | their names, folders and times |
+//! | of samples that are judged what their rows are called: stages and swept values | |
 //! | of a comparison what its rows are called: stages and swept values; which of them differ in seeds alone, and in which | |
 //! | of a checkpoint the contents of its files, or the SHA-256 or URL of one that is downloaded | of a folder the files that do not belong to the model |
 //! | the form that a file's name implies, where none is stated | the rest of its name |
@@ -161,6 +162,9 @@ mod tests {
                 "tokenizer": "b" }),
             json!({ "kind": "evaluate", "model": "a", "data": "b", "grammar": "c" }),
             json!({ "kind": "sample", "model": "a", "count": 2, "grammar": "c" }),
+            json!({ "kind": "judge", "model": "a", "grammar": "b", "training": "c", "of": [
+                { "stage": "d@seed=2", "point": { "seed": 2 } }, { "stage": "e", "name": "e", "point": {} }
+            ] }),
             json!({ "kind": "compare", "of": [
                 { "stage": "b@seed=2", "point": { "seed": 2 } }, { "stage": "c", "name": "c", "point": {} }
             ] }),
@@ -196,6 +200,7 @@ mod tests {
         checkpoint {"shape":"nano V512 L32 D64 H2 N2 C32"} path
         evaluate {"draws":4,"estimator":"time","split":"validation","weights":"ema"} seed 1
         sample {"count":2,"given_ends":false,"sampler":{"kind":"cached"},"steps":128,"temperature":1.0,"weights":"ema"} seed 1
+        judge {"of":[{"point":{"seed":2}},{"name":"e","point":{}}],"reference_records":100000,"variant":"plain","verbatim_tokens":32,"weights":"ema"} seed 1
         compare {"of":[{"point":{"seed":2}},{"name":"c","point":{}}]}
         "#);
     }

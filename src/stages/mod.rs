@@ -27,6 +27,7 @@ pub mod compare;
 pub mod evaluate;
 pub mod fetched;
 pub mod given;
+pub mod judge;
 pub mod key;
 mod losses;
 pub mod memory;

@@ -526,7 +526,7 @@ fn shown(text: &str) -> String {
 /// A joined row is BOS + a piece of the documents with EOS between them + EOS, cut anywhere: complete is what lies
 /// between two EOS within the piece. A row of its own is BOS + record + EOS + padding: complete unless it fills the row,
 /// where it may have been cut.
-fn records(row: &[u32], special: SpecialIds, wrap: bool) -> Vec<Option<&[u32]>> {
+pub(super) fn records(row: &[u32], special: SpecialIds, wrap: bool) -> Vec<Option<&[u32]>> {
     let SpecialIds { bos, eos, pad, mask } = special;
     let last = row.len() - 1;
     let whole = |record: &'_ [u32]| !record.iter().any(|token| [bos, eos, pad, mask].contains(token));

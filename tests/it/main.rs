@@ -17,6 +17,7 @@ mod files;
 mod hints;
 mod init;
 mod isolate;
+mod judge;
 mod key;
 mod kill;
 mod language;

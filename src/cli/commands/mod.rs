@@ -45,7 +45,7 @@ pub mod verify;
 const LONG_ABOUT: &str = "\
     Masked diffusion language models (arXiv 2406.07524) from a JSON manifest: raw text to a trained, evaluated and \
     sampled model, rerunning only what changed.\n\n\
-    A manifest names stages (source, tokenize, pack, train, checkpoint, evaluate, sample, compare) and what each \
+    A manifest names stages (source, tokenize, pack, train, checkpoint, evaluate, sample, judge, compare) and what each \
     consumes. `mdlm run` runs the stages and keeps their results in `.mdlm` beside the project; a later run reuses \
     every result that a change does not affect, and says why each other stage runs.\n\n\
     Data goes to standard output, messages to standard error.";

@@ -330,10 +330,8 @@ impl Grammar {
     /// The words of a text, if the grammar knows them all and the text is spaced as it spaces them.
     fn words(&self, text: &str) -> Option<Vec<Token>> {
         let mut tokens = Vec::new();
-        for chunk in text.split(' ') {
-            for word in split_marks(chunk) {
-                tokens.push(*self.ids.get(word)?);
-            }
+        for word in split_words(text) {
+            tokens.push(*self.ids.get(word)?);
         }
         let mut again = String::with_capacity(text.len());
         self.say(&tokens, &mut again);
@@ -451,6 +449,12 @@ const POSSESSIVE: &str = "'s";
 /// Whether a word stands without a space before it.
 fn glued(word: &str) -> bool {
     word == POSSESSIVE || (word.chars().all(|c| MARKS.contains(&c)) && !word.is_empty())
+}
+
+/// The words of a text, and its marks, whether or not a grammar knows them: a grammar joins them by spaces, and marks without.
+#[must_use]
+pub fn split_words(text: &str) -> Vec<&str> {
+    text.split(' ').flat_map(split_marks).collect()
 }
 
 /// A chunk between spaces as a word and the marks that follow it.

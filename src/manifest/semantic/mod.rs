@@ -175,6 +175,8 @@ mod tests {
             json!({ "kind": "evaluate", "model": "a", "data": "b", "grammar": "c" }),
             json!({ "kind": "evaluate", "model": "a", "data": "b" }),
             json!({ "kind": "sample", "model": "a", "count": 1, "grammar": "c" }),
+            json!({ "kind": "judge", "model": "a", "grammar": "b", "training": "c",
+                "of": [{ "stage": "d", "point": {} }, { "stage": "e", "point": {} }] }),
             json!({ "kind": "compare", "of": [{ "stage": "a", "point": {} }, { "stage": "b", "point": {} }] }),
         ];
         let mut kinds = HashSet::new();

@@ -170,8 +170,9 @@ impl Metric {
 /// The kinds of stages that can be compared.
 pub const COMPARABLE: &[StageKind] = &[StageKind::Evaluate, StageKind::Sample, StageKind::Train];
 
-/// The roles of the inputs of a compare stage, in order: `of/0`, `of/1`, …
-pub(in crate::manifest) fn compared_role(index: usize) -> Option<&'static str> {
+/// The role of the input of that number of a stage that collects others: `of/0`, `of/1`, …
+#[must_use]
+pub fn compared_role(index: usize) -> Option<&'static str> {
     static ROLES: LazyLock<Vec<String>> =
         LazyLock::new(|| (0..MAX_STAGES).map(|index| format!("of/{index}")).collect());
     ROLES.get(index).map(String::as_str)

@@ -14,6 +14,7 @@ pub(super) mod check;
 mod checkpoint;
 mod compare;
 mod evaluate;
+mod judge;
 mod pack;
 mod sample;
 pub mod source;
@@ -22,8 +23,12 @@ mod train;
 
 pub use checkpoint::Checkpoint;
 pub(super) use compare::COMPARED;
-pub use compare::{COMPARABLE, Compare, Compared, METRICS_IN_ORDER, Metric, Seed};
+pub use compare::{COMPARABLE, Compare, Compared, METRICS_IN_ORDER, Metric, Seed, compared_role};
 pub use evaluate::{Evaluate, Split, Weights};
+pub(super) use judge::JUDGED;
+pub use judge::{
+    DEFAULT_REFERENCE_RECORDS, DEFAULT_VERBATIM_TOKENS, Judge, Judged, PerplexityVariant, model_role,
+};
 pub use pack::{Pack, Padding, RowFormat, Tail};
 pub use sample::{DEFAULT_SAMPLE_STEPS, Sample};
 pub use source::{Source, SourceInput, SyntheticInput};
@@ -114,6 +119,9 @@ stage_kinds! {
     Evaluate = "evaluate",
     /// Samples texts from a model.
     Sample = "sample",
+    /// Measures the quality of sampled texts: against the grammar that they imitate, by an autoregressive model, and by what
+    /// they repeat.
+    Judge = "judge",
     /// Collects the results of several stages, or of all instances of a sweep, in one table.
     Compare = "compare",
 }

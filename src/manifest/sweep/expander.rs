@@ -2,18 +2,19 @@
 
 use std::collections::HashSet;
 
-use super::tree::{collects, field_of, placed, references, rename, set};
+use super::tree::{collects, field_of, kind, placed, references, rename, set};
 use super::values::{choices, thousands};
 use super::{
     Axis, Coordinate, Expander, MAX_NAME, MAX_STAGES, Made, Own, Point, SIGN, SweepValue, WrittenStage,
     labels, point,
 };
 use crate::manifest::STAGE_NAME;
+use crate::manifest::StageKind;
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
 use crate::manifest::instance::written;
 use crate::manifest::json::{Data, Member, Node, pointer_join};
 use crate::manifest::order::order;
-use crate::manifest::stage::COMPARED;
+use crate::manifest::stage::{COMPARED, JUDGED};
 
 impl<'t> Expander<'t> {
     /// Reads a stage and its own sweep.
@@ -333,8 +334,12 @@ impl<'t> Expander<'t> {
         joined
     }
 
-    /// Spells out what a compare stage compares: a name or a list of names becomes an object for every instance.
+    /// Spells out what a compare or judge stage collects: a name or a list of names becomes an object for every instance.
     fn gather(&mut self, own: &mut Own, stage_pointer: &str) {
+        let expected = match kind(&own.node) {
+            Some(StageKind::Judge) => JUDGED,
+            _ => COMPARED,
+        };
         let Data::Object(fields) = &mut own.node.data else {
             return;
         };
@@ -346,7 +351,6 @@ impl<'t> Expander<'t> {
             Data::Array(items) => items.iter().collect(),
             _ => vec![],
         };
-        let expected = COMPARED;
         let of_pointer = format!("{stage_pointer}/of");
         if names.is_empty() {
             let empty = matches!(of.value.data, Data::Array(_));

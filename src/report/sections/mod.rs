@@ -1,6 +1,7 @@
 //! What the report shows of a stage beside its figures and settings: a file for each kind that has more to show.
 
 mod compare;
+mod judge;
 mod sample;
 mod train;
 
@@ -25,6 +26,7 @@ pub(super) fn section(
         StageKind::Train => train::section(stage, stages, folder),
         StageKind::Sample => sample::section(folder),
         StageKind::Compare => compare::section(folder),
+        StageKind::Judge => judge::section(folder),
         StageKind::Source
         | StageKind::Tokenize
         | StageKind::Pack

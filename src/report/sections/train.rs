@@ -67,6 +67,7 @@ pub(super) fn section(
     let chart = Chart {
         x_label: "step".into(),
         y_label: format!("nats {}", per(stage, stages, folder)?),
+        logarithmic: false,
         series: vec![
             Series {
                 name: "loss of single steps".into(),

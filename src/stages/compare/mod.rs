@@ -49,7 +49,7 @@ pub mod verdict;
 pub use columns::{Column, fields};
 pub use paired::{Difference, Losses, shown as shown_differences};
 pub use remarks::remarks;
-pub use table::{TableHead, TextBlock, blocks, metrics_json};
+pub use table::{TableHead, TextBlock, blocks, markdown_of, metrics_json};
 pub use verdict::Verdict;
 
 pub use crate::manifest::METRICS_IN_ORDER;

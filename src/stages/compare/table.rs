@@ -263,11 +263,17 @@ fn capital(sentence: &str) -> String {
 
 /// The table as Markdown.
 pub(super) fn markdown(found: &Comparison) -> String {
+    markdown_of(&blocks(found))
+}
+
+/// Headings, paragraphs and tables as Markdown.
+#[must_use]
+pub fn markdown_of(blocks: &[TextBlock]) -> String {
     let line = |cells: &Vec<String>| {
         let cells: Vec<_> = cells.iter().map(escaped).collect();
         format!("| {} |", cells.join(" | "))
     };
-    let parts: Vec<String> = blocks(found)
+    let parts: Vec<String> = blocks
         .iter()
         .map(|block| match block {
             TextBlock::Heading(text) => format!("# {text}\n"),
