@@ -14,6 +14,8 @@ use crate::manifest::{
 use crate::shapes::{Backbone, SHAPES};
 use crate::weights::ROTARY_BASE;
 
+/// The key of a Lightning checkpoint under which the settings of its run lie.
+pub(super) const SETTINGS: &str = "hyper_parameters";
 /// Why a Duo model has no objective of mdlm's.
 const DUO: &str = "a Duo model has uniform noise, and mdlm's objectives have absorbing noise";
 

@@ -2,8 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::config::ConfigFacts;
-use super::torch_file::SETTINGS;
+use super::config::{ConfigFacts, SETTINGS};
 use crate::error::{Error, Result};
 use crate::shapes::{Backbone, SHAPES, Shape};
 use crate::weights::fitting::{NamedTensor, ROTARY_BUFFER, held, marks};

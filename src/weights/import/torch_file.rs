@@ -15,7 +15,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::config::ConfigFacts;
+use super::config::{ConfigFacts, SETTINGS};
 use super::guess::GuessedShape;
 use super::run::RunSettings;
 use super::store::TensorStore;
@@ -32,8 +32,6 @@ use crate::weights::torch::values::{Pickle, PickleNode, PickleValue};
 
 /// Keys under which the weights lie, or one of which is within another.
 const STATES: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
-/// The key of the settings of a run.
-pub(super) const SETTINGS: &str = "hyper_parameters";
 /// Nesting of settings that is read.
 const DEEPEST: usize = 16;
 /// Values of settings that are read.
