@@ -168,9 +168,9 @@ impl Objective {
             }
             _ => {}
         }
-        let of_mask = |decides: &str| {
+        let of_mask = || {
             let setting = self.switched_off().first().copied().unwrap_or("kind");
-            let reason = format!("its network gives the mask a probability, which decides {decides}");
+            let reason = "its network gives the mask a probability, which decides what a step unmasks";
             Misfit::of(setting, reason)
         };
         let of_time = || match self {
@@ -178,13 +178,15 @@ impl Objective {
             _ => Misfit::of_time(),
         };
         match sampler {
-            Sampler::Cached(_) | Sampler::FirstHitting(_) if self.predicts_mask() => {
-                of_mask("what a step unmasks")
+            Sampler::Cached(_)
+            | Sampler::FirstHitting(_)
+            | Sampler::Analytic(_)
+            | Sampler::Euler(_)
+            | Sampler::Remasking(_)
+                if self.predicts_mask() =>
+            {
+                of_mask()
             }
-            Sampler::Analytic(_) | Sampler::Euler(_) if self.predicts_mask() => {
-                of_mask("the reverse step; its probabilities are no scores")
-            }
-            Sampler::Remasking(_) if self.predicts_mask() => of_mask("what a step unmasks"),
             Sampler::Cached(_)
             | Sampler::FirstHitting(_)
             | Sampler::Random(_)

@@ -36,7 +36,7 @@ pub struct LongRows {
 
 /// New tokens of a window.
 #[derive(Clone, Copy, Debug)]
-pub struct Window<'a> {
+pub struct TextWindow<'a> {
     /// Which one, from 0.
     pub index: u32,
     /// The row.
@@ -64,7 +64,7 @@ impl SemiAutoregressive {
         network: &dyn Network,
         cancel: &Cancel,
         progress: &mut dyn FnMut(u32, u32),
-        emit: &mut dyn FnMut(Window<'_>) -> Result<()>,
+        emit: &mut dyn FnMut(TextWindow<'_>) -> Result<()>,
     ) -> Result<LongRows> {
         let (row_length, count) = (network.shape().length, sampling.count as usize);
         if self.stride == 0 || self.stride >= row_length {
@@ -124,7 +124,7 @@ impl SemiAutoregressive {
                     text.truncate(from + end + 1);
                 }
                 is_done[row] = end.is_some() || text.len() == self.length;
-                emit(Window {
+                emit(TextWindow {
                     index,
                     row,
                     tokens: &text[before..],

@@ -21,7 +21,7 @@ use crate::manifest::{EndOfText, Sample, Sampler, SemiAutoregressive, Stage, Wei
 use crate::model::Network;
 use crate::numbers;
 use crate::plural::counted;
-use crate::sample::semi_autoregressive::{self, Window};
+use crate::sample::semi_autoregressive::{self, TextWindow};
 use crate::sample::{self, DrawnRows, Sampling, wilson};
 use crate::stages::trained::ModelInfo;
 use crate::stages::{Context, Run, StageOutput, given, memory};
@@ -467,7 +467,7 @@ impl<'a> Stream<'a> {
                     figures: vec![("rows", task.count.to_string())],
                 });
             },
-            &mut |window: Window<'_>| {
+            &mut |window: TextWindow<'_>| {
                 let line = WindowLine {
                     row: window.row as u32,
                     window: window.index,

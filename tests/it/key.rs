@@ -30,6 +30,8 @@ fn pipeline() -> Value {
             "again": { "kind": "evaluate", "model": "model", "data": "rows", "draws": 1, "rows": 4 },
             "foreign": { "kind": "checkpoint", "file": "../published", "shape": "nano", "tokenizer": "pairs" },
             "texts": { "kind": "sample", "model": "model", "count": 1, "steps": 2 },
+            "drawn": { "kind": "sample", "model": "model", "count": 2, "steps": 2 },
+            "quality": { "kind": "judge", "of": ["drawn"] },
             "table": { "kind": "compare", "of": ["bound", "again"] }
         }
     })
@@ -224,6 +226,17 @@ const ROWS: &[(&str, &[Case])] = &[
         ],
     ),
     (
+        "of samples that are judged what their rows are called",
+        &[set(
+            "another name of a row",
+            |m| {
+                let text = m.to_string().replace("\"drawn\"", "\"sampled\"");
+                *m = serde_json::from_str(&text).unwrap();
+            },
+            "quality",
+        )],
+    ),
+    (
         "of a comparison what its rows are called",
         &[set(
             "another name of a row",
@@ -293,7 +306,7 @@ const ROWS: &[(&str, &[Case])] = &[
             set(
                 "the pipeline's seed",
                 |m| m["seed"] = json!(2),
-                "rows more model bound again texts",
+                "rows more model bound again texts drawn quality",
             ),
             set(
                 "a stage's seed",

@@ -37,6 +37,7 @@ fn manifests_shipped_are_valid_and_name_the_schema() {
         "openwebtext",
         "published",
         "quickstart",
+        "samplers",
         "sweep",
         "text8",
     ] {
@@ -52,7 +53,7 @@ fn manifests_shipped_are_valid_and_name_the_schema() {
     exit 0
     --- stdout
     --- stderr
-    7 manifests are valid
+    8 manifests are valid
     ");
 }
 

@@ -108,10 +108,7 @@ fn check_given(
     let is_semi = matches!(sample.sampler, Some(Sampler::SemiAutoregressive(_)));
     if given.has_suffix() && (is_autoregressive || is_semi) {
         let (what, reason) = if is_autoregressive {
-            (
-                "autoregressive",
-                "it draws from left to right and does not see what comes later",
-            )
+            ("autoregressive", "it does not see what comes later")
         } else {
             (
                 "semi_autoregressive",
