@@ -36,6 +36,7 @@ mod report;
 mod require;
 mod rerun;
 mod run;
+mod sample;
 mod seeds;
 mod signals;
 mod skips;
