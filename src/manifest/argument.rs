@@ -173,6 +173,21 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_sampling_fit_the_default_sampler() {
+        let ar = Objective::Ar(crate::manifest::ArObjective::default());
+        let suffix = json!({ "count": 1, "given": { "suffix": "a" } });
+        let last = json!({ "count": 1, "end_of_text": "last" });
+        for (fields, objective, place) in [
+            (&suffix, ar, "/given/suffix: sampler `autoregressive`"),
+            (&last, Objective::default(), "/end_of_text: sampler `cached`"),
+        ] {
+            let error = sample(fields, &objective).unwrap_err();
+            assert!(error.to_string().starts_with(place), "{error}");
+        }
+        sample(&suffix, &Objective::default()).unwrap();
+    }
+
+    #[test]
     fn settings_of_sampling_are_refused_with_their_field() {
         let mdlm = Objective::default();
         for (fields, place) in [

@@ -439,8 +439,8 @@ fn sample_refuses_what_is_no_model() {
     let (code, out, _) = sample(&project, "nowhere", &["--json"]);
     let error: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(
-        (code, &error["error"]["kind"]),
-        (Some(2), &json!("input")),
+        (code, &error["error"]["exit_code"]),
+        (Some(2), &json!(2)),
         "{out}"
     );
 }
@@ -460,7 +460,10 @@ fn sample_refuses_settings_by_their_options() {
     let cases: &[(&[&str], &[&str])] = &[
         (
             &["--prompt", &long],
-            &["tokens with the tokens that begin and end it, but a row has 32"],
+            &[
+                "`--prompt`: the given text has",
+                "tokens with the tokens that begin and end it, but a row has 32",
+            ],
         ),
         (
             &["--infill", "no hole"],

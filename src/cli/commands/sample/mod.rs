@@ -95,7 +95,7 @@ pub struct Args {
     /// Draw from the N likeliest tokens
     #[arg(long, value_name = "N", value_parser = settings::number, help_heading = "Sampling")]
     pub top_k: Option<Value>,
-    /// Draw from the likeliest tokens that have this probability
+    /// Draw from the likeliest tokens that have this probability together
     #[arg(long, value_name = "NUMBER", value_parser = settings::number, help_heading = "Sampling")]
     pub top_p: Option<Value>,
     /// Draw from tokens with this share of the likeliest one's probability
@@ -119,7 +119,7 @@ pub struct Args {
     /// Seed of the random draws
     ///
     /// The same command draws the same texts: another seed draws others.
-    #[arg(long, value_name = "N", default_value = "0", value_parser = settings::number, help_heading = "Sampling")]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = settings::number, allow_negative_numbers = true, help_heading = "Sampling")]
     pub seed: Value,
     /// Weights: ema or raw; default: the average if there is one
     #[arg(long, value_name = "WEIGHTS", help_heading = "Model")]
@@ -184,7 +184,14 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         check_tokens_alone(args, &settings, &found.info.objective)?;
     }
     let given = match (&settings.given, &found.tokenizer) {
-        (Some(given), Some(tokenizer)) => given::rows(given, Path::new(""), &found.info, tokenizer)?,
+        (Some(given), Some(tokenizer)) => {
+            let rows = given::rows(given, Path::new(""), &found.info, tokenizer);
+            rows.map_err(|error| match settings::given_by(args) {
+                Some(option) => error.context(option),
+                // It names the file and the line.
+                None => error,
+            })?
+        }
         _ => GivenRows::default(),
     };
     let count = given.count(settings.count)?;
@@ -202,18 +209,12 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let seed = settings.seed.unwrap_or_default();
     let sampler = draw::sampler(&settings, info);
     let length = info.length as usize;
-    let stride = match sampler {
-        Sampler::SemiAutoregressive(windows) => windows.stride.unwrap_or(info.length.div_ceil(2)) as usize,
-        _ => length,
-    };
-    let view = |_| {
-        StepView::new(
-            terminal,
-            spelling,
-            info.special.mask,
-            info.vocabulary,
-            length - stride,
-        )
+    let (stride, ends_early) = match sampler {
+        Sampler::SemiAutoregressive(windows) => {
+            let stride = windows.stride.unwrap_or(info.length.div_ceil(2));
+            (stride as usize, windows.until.is_some())
+        }
+        _ => (length, false),
     };
     let mut watch = Printer {
         terminal,
@@ -224,7 +225,9 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         length,
         // A bar and a text on the same terminal would mix.
         has_bar: terminal.is_live() && !(args.show_steps && terminal.is_output_live()),
-        view: args.show_steps.then_some(()).map(view),
+        view: args
+            .show_steps
+            .then(|| StepView::new(terminal, spelling, info.vocabulary, length - stride, ends_early)),
         stream: (!args.json && !args.show_steps).then(TextStream::default),
         is_closed: false,
     };

@@ -71,7 +71,11 @@ pub fn of(args: &Args, model: &ModelInfo) -> Result<Sample> {
         Some(length) => windows(length, sampler, model)?,
         None => sampler,
     };
-    set("sampler", sampler);
+    // The default is stated: what else is asked for must fit it too.
+    set(
+        "sampler",
+        sampler.or_else(|| serde_json::to_value(model.objective.samplers()[0]).ok()),
+    );
     let model = SampledModel {
         shape: &model.shape,
         objective: &model.objective,
@@ -102,6 +106,18 @@ fn given(args: &Args) -> Option<Value> {
     let file = args.given.as_ref();
     set("file", file.map(|path| path.to_string_lossy().into_owned()));
     (!given.is_empty()).then_some(Value::Object(given))
+}
+
+/// The options that give a text; nothing where a file does.
+pub fn given_by(args: &Args) -> Option<String> {
+    let options = [
+        ("--prompt", args.prompt.is_some()),
+        ("--infill", args.infill.is_some()),
+        ("--suffix", args.suffix.is_some()),
+    ];
+    let stated = options.into_iter().filter(|(_, is_stated)| *is_stated);
+    let stated: Vec<_> = stated.map(|(option, _)| format!("`{option}`")).collect();
+    (!stated.is_empty()).then(|| stated.join(" and "))
 }
 
 /// A sampler: the name of a kind, with its defaults, or an object as in a manifest.

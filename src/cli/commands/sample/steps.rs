@@ -49,7 +49,10 @@ impl Look {
 pub struct StepView<'a> {
     terminal: &'a Terminal,
     spelling: Spelling<'a>,
-    mask: u32,
+    /// Whether a text ends where its first EOS is.
+    ends_early: bool,
+    /// Whether the text has ended while others go on.
+    is_done: bool,
     /// Tokens of each window after the first that the window before it has drawn; 0 where there are no windows.
     kept: usize,
     /// The tokens of earlier windows.
@@ -65,18 +68,19 @@ pub struct StepView<'a> {
 }
 
 impl<'a> StepView<'a> {
-    /// A view of rows; `kept` as in the field.
+    /// A view of the first text; `kept` and `ends_early` as in the fields.
     pub fn new(
         terminal: &'a Terminal,
         spelling: Spelling<'a>,
-        mask: u32,
         vocabulary: u32,
         kept: usize,
+        ends_early: bool,
     ) -> Self {
         Self {
             terminal,
             spelling,
-            mask,
+            ends_early,
+            is_done: false,
             kept,
             before: Vec::new(),
             shown: Vec::new(),
@@ -96,7 +100,7 @@ impl<'a> StepView<'a> {
         let row = &row[if is_later { self.kept.min(row.len()) } else { 0 }..];
         let is_due = self.drawn.is_none_or(|then| then.elapsed() >= REDRAW);
         let is_live = self.terminal.is_output_live();
-        if is_live && !is_due && step.done < step.of {
+        if self.is_done || (is_live && !is_due && step.done < step.of) {
             return Ok(true);
         }
         let pieces = self.pieces(row)?;
@@ -128,6 +132,7 @@ impl<'a> StepView<'a> {
     pub fn window(&mut self, tokens: &[u32]) {
         self.before.extend_from_slice(tokens);
         self.shown.clear();
+        self.is_done |= self.ends_early && tokens.last() == Some(&self.spelling.special.eos);
     }
 
     /// Takes the text away, in a terminal.
@@ -153,9 +158,14 @@ impl<'a> StepView<'a> {
 
     /// The text in pieces of one look.
     fn pieces(&self, row: &[u32]) -> Result<Vec<(Look, String)>> {
-        let mut tokens: Vec<(Look, u32)> = self.before.iter().map(|&token| (Look::Old, token)).collect();
+        let special = self.spelling.special;
+        let before = self.before.strip_prefix(&[special.bos]).unwrap_or(&self.before);
+        let mut tokens: Vec<(Look, u32)> = before.iter().map(|&token| (Look::Old, token)).collect();
         for (l, &token) in row.iter().enumerate() {
-            let look = if token == self.mask || token == UNSEEN {
+            if self.before.is_empty() && l == 0 && token == special.bos {
+                continue;
+            }
+            let look = if token == special.mask || token == UNSEEN {
                 Look::Masked
             } else if self.shown.get(l).is_some_and(|&before| before != token) {
                 Look::New
@@ -187,6 +197,15 @@ impl<'a> StepView<'a> {
                 };
                 pieces.push((part[0].0, piece));
                 spelled = until;
+            }
+        }
+        // EOS ends a record, and begins another one only if more comes.
+        while let Some((_, last)) = pieces.last_mut()
+            && (last.is_empty() || last.ends_with('\n'))
+        {
+            last.truncate(last.trim_end_matches('\n').len());
+            if last.is_empty() {
+                pieces.pop();
             }
         }
         Ok(pieces)
@@ -251,12 +270,21 @@ fn laid_out(pieces: &[(Look, String)], width: usize) -> Vec<Vec<(Look, char)>> {
                 }
             }
             if is_end {
-                lines.push(Vec::new());
+                // Without blank lines, as the text is printed.
+                if let Some(line) = lines.last_mut().filter(|line| is_blank(line)) {
+                    line.clear();
+                } else {
+                    lines.push(Vec::new());
+                }
                 column = 0;
             }
         }
     }
     lines
+}
+
+fn is_blank(line: &[(Look, char)]) -> bool {
+    line.iter().all(|(_, c)| c.is_whitespace())
 }
 
 /// The lines that fit: the last ones of those with visible tokens, and those after them while there is room.
@@ -289,6 +317,8 @@ mod tests {
         ];
         let lines = laid_out(&pieces, 6);
         assert_eq!(texts(&lines), ["ab", "cd░░░", "░░░日", "本\\u{", "1b}[2", "J"]);
+        let blank = [(Look::Old, "\na\n \n\n".to_owned()), (Look::New, "b".to_owned())];
+        assert_eq!(texts(&laid_out(&blank, 6)), ["a", "b"]);
         for width in 0..20 {
             for line in texts(&laid_out(&pieces, width)) {
                 assert!(measure_text_width(&line) < width.max(4), "{width}: {line}");

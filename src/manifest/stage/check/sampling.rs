@@ -3,7 +3,7 @@
 use super::files::local;
 use super::{StageEntry, Stages};
 use crate::manifest::fault::{Code, Draft};
-use crate::manifest::stage::Sample;
+use crate::manifest::stage::{Sample, StageSpec as _};
 use crate::manifest::{EndOfText, Remasking, RemaskingRule, Sampler, SemiAutoregressive};
 use crate::plural::counted;
 
@@ -12,11 +12,16 @@ const SMALLEST_TEMPERATURE: f64 = 1e-3;
 
 /// Adds the faults of a sample stage.
 pub fn check(sample: &Sample, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
+    let model = stages.model_of(&sample.model);
+    let mut sample = sample.clone();
+    // Settings must fit the default sampler too.
+    if let Some(objective) = model.as_ref().and_then(|model| model.objective) {
+        sample.fill_in(objective);
+    }
+    let sample = &sample;
     check_draws(sample, entry, faults);
     check_given(sample, stages, entry, faults);
-    let shape = stages
-        .model_of(&sample.model)
-        .and_then(|model| stages.shapes.find(model.shape));
+    let shape = model.and_then(|model| stages.shapes.find(model.shape));
     let length = shape.map(|shape| shape.length as u32);
     match sample.sampler {
         Some(Sampler::SemiAutoregressive(windows)) => check_windows(&windows, length, entry, faults),
