@@ -328,7 +328,7 @@ impl TextWriter {
         writeln!(self.file, "{line}").context(|| format!("write `{}`", self.path.display()))
     }
 
-    /// Writes what is there, so that another program can read it.
+    /// Writes what was added, so that another program can read it.
     fn flush(&mut self) -> Result<()> {
         self.file
             .flush()

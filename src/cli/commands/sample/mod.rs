@@ -23,7 +23,7 @@ use mdlm::shapes::SHAPES;
 use mdlm::stages::draw::{self, Drawing, DrawnStep, Texts, Watch};
 use mdlm::stages::given::{self, GivenRows};
 use model::FoundModel;
-use printed::{Spelling, TextLine, TextStream, shown};
+use printed::{TextLine, TextStream, TokenSpelling, shown};
 use steps::StepView;
 
 /// What `mdlm sample --help` says first.
@@ -202,7 +202,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     listen(&cancel, display.printer())?;
     let (device, _lock) = compute_on(args.compute.device()?, &cancel, terminal)?;
     let FoundModel { info, tokenizer, .. } = &found;
-    let spelling = Spelling {
+    let spelling = TokenSpelling {
         tokenizer: tokenizer.as_ref().filter(|_| !args.tokens),
         special: info.special,
     };
@@ -287,7 +287,7 @@ struct Printer<'a> {
     terminal: &'a Terminal,
     display: &'a Display,
     cancel: &'a Cancel,
-    spelling: Spelling<'a>,
+    spelling: TokenSpelling<'a>,
     count: u32,
     /// L.
     length: usize,

@@ -15,14 +15,14 @@ const HELD_BACK: usize = 16;
 
 /// How tokens are spelled: as text, or without a tokenizer as numbers.
 #[derive(Clone, Copy)]
-pub struct Spelling<'a> {
+pub struct TokenSpelling<'a> {
     /// The tokenizer, where texts are printed.
     pub tokenizer: Option<&'a Tokenizer>,
     /// The tokens of special roles.
     pub special: SpecialIds,
 }
 
-impl Spelling<'_> {
+impl TokenSpelling<'_> {
     /// The text of a row, or of a part of one.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ impl TextStream {
     ///
     /// # Errors
     /// The tokenizer's decoder fails.
-    pub fn push(&mut self, tokens: &[u32], spelling: Spelling<'_>) -> Result<String> {
+    pub fn push(&mut self, tokens: &[u32], spelling: TokenSpelling<'_>) -> Result<String> {
         self.tokens.extend_from_slice(tokens);
         let text = spelling.whole(&self.tokens)?;
         let held_back = if spelling.tokenizer.is_some() {
@@ -150,7 +150,7 @@ mod tests {
     fn sample_stream_prints_each_character_once() {
         let tokenizer = Tokenizer::characters(" abcdefghijklmnopqrstuvwxyz").unwrap();
         let special = tokenizer.special();
-        let spelling = Spelling {
+        let spelling = TokenSpelling {
             tokenizer: Some(&tokenizer),
             special,
         };
@@ -174,7 +174,7 @@ mod tests {
             printed += &stream.finish(&whole);
             assert_eq!(printed, whole, "{size}");
         }
-        let numbers = Spelling {
+        let numbers = TokenSpelling {
             tokenizer: None,
             special,
         };

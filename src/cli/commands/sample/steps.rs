@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width};
 
-use super::printed::Spelling;
+use super::printed::TokenSpelling;
 use crate::cli::render::style::{FAINT, GOOD, PLAIN, Style};
 use crate::cli::render::table::WIDTH;
 use crate::cli::render::terminal::Terminal;
@@ -48,7 +48,7 @@ impl Look {
 /// Shows a text while it is drawn.
 pub struct StepView<'a> {
     terminal: &'a Terminal,
-    spelling: Spelling<'a>,
+    spelling: TokenSpelling<'a>,
     /// Whether a text ends where its first EOS is.
     ends_early: bool,
     /// Whether the text has ended while others go on.
@@ -71,7 +71,7 @@ impl<'a> StepView<'a> {
     /// A view of the first text; `kept` and `ends_early` as in the fields.
     pub fn new(
         terminal: &'a Terminal,
-        spelling: Spelling<'a>,
+        spelling: TokenSpelling<'a>,
         vocabulary: u32,
         kept: usize,
         ends_early: bool,
@@ -222,7 +222,7 @@ impl<'a> StepView<'a> {
 }
 
 /// The mean width of the vocabulary's tokens.
-fn mask_width(spelling: Spelling<'_>, vocabulary: u32) -> usize {
+fn mask_width(spelling: TokenSpelling<'_>, vocabulary: u32) -> usize {
     let stride = vocabulary.div_ceil(MEASURED).max(1) as usize;
     let widths: Vec<usize> = (0..vocabulary)
         .step_by(stride)
