@@ -252,10 +252,11 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     if watch.is_closed {
         return Ok(0);
     }
+    let texts = drawn?;
     if let Some(view) = &mut watch.view {
         view.clear()?;
     }
-    print(args, &drawn?, seed, &given, &mut watch)?;
+    print(args, &texts, seed, &given, &mut watch)?;
     Ok(0)
 }
 
@@ -317,8 +318,9 @@ impl Watch for Printer<'_> {
             self.display
                 .emit(NAME, Event::Progress(step.progress(self.count)));
         }
+        // What an interruption says stands below the text as it was.
         if let Some(view) = &mut self.view
-            && !self.is_closed
+            && !self.cancel.is_cancelled()
         {
             let is_read = view.step(step, self.length)?;
             self.go_on_if(is_read);
