@@ -35,18 +35,22 @@ const COMMANDS: &[(&[&str], &str)] = &[
             "eval",
             "evaluate",
             "fit",
-            "generate",
             "pack",
             "prepare",
             "preprocess",
             "pretrain",
-            "sample",
             "test",
             "tokenize",
             "train",
             "tune",
         ],
         "`mdlm run MANIFEST --target STAGE` runs that stage of a manifest and what it needs",
+    ),
+    (
+        &[
+            "complete", "decode", "generate", "infer", "infill", "predict", "prompt",
+        ],
+        "`mdlm sample MODEL` draws texts from a trained model: `mdlm sample pipelines/quickstart.json#model`",
     ),
     (
         &["continue", "restart", "resume", "retry"],
@@ -223,6 +227,11 @@ const OPTIONS: &[(&[&str], &[&str], &str)] = &[
         "`--head N` shows N records",
     ),
     (
+        &["--n", "--num", "--num-return-sequences", "--num-samples", "-n"],
+        &["sample"],
+        "`--count N` draws N texts",
+    ),
+    (
         &[
             "--dry-run",
             "--dryrun",
@@ -369,6 +378,11 @@ const OPTIONS: &[(&[&str], &[&str], &str)] = &[
         &["--epochs", "--max-epochs", "--num-epochs"],
         &[],
         "`--set stages.STAGE.steps=N` says how long a stage trains: an epoch is its train rows divided by `batch`",
+    ),
+    (
+        &["--max-length", "--max-new-tokens", "--max-tokens", "--num-tokens"],
+        &["sample"],
+        "`--length N` draws texts of N tokens, window by window where a row has fewer",
     ),
     (&["--seed"], &[], "`--set seed=N` sets the pipeline's seed"),
     (

@@ -14,7 +14,7 @@
 //! | `detokenize.rs` | the detokenizers of source stages |
 //! | `corpora.rs` | the named corpora |
 //! | `objective.rs` | the objectives of train stages |
-//! | `argument.rs` | an objective as an argument of a command |
+//! | `argument.rs` | settings as arguments of a command: an objective, those of a sample stage |
 //! | `fit.rs` | the estimators and samplers that fit an objective |
 //! | `published.rs` | the settings that follow the published code where it differs from mdlm's defaults |
 //! | `estimator.rs` | estimators of the likelihood |
@@ -81,6 +81,7 @@ pub mod sweep;
 pub mod template;
 pub mod vocabularies;
 
+pub use argument::{RefusedSetting, SampledModel};
 pub use elsewhere::{kinds_meant, tokenizer as tokenizer_object};
 pub use estimator::Estimator;
 pub use fault::{Code, Fault, Faults, Location, Related, did_you_mean};

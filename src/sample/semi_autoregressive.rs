@@ -1,6 +1,6 @@
 //! Semi-autoregressive sampling: texts of any length from rows of L tokens (arXiv 2406.07524, section 3.3).
 
-use super::{Sampler, Sampling, UNSEEN};
+use super::{Sampler, Sampling, StepDone, UNSEEN};
 use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::model::Network;
@@ -53,7 +53,7 @@ impl SemiAutoregressive {
     }
 
     /// Draws the rows of `sampling`, which states the first window. `make` makes the sampler of a window; `emit` is called
-    /// with each window's new tokens as they come, `progress` after each step of a window with its number and the steps done.
+    /// with each window's new tokens as they come, `progress` after each step of a window with the window's number.
     ///
     /// # Errors
     /// As of [`Sampling::run`], and what `emit` returns; an internal error for a stride of 0 or of L or more.
@@ -63,7 +63,7 @@ impl SemiAutoregressive {
         make: &dyn Fn() -> Result<Box<dyn Sampler>>,
         network: &dyn Network,
         cancel: &Cancel,
-        progress: &mut dyn FnMut(u32, u32),
+        progress: &mut dyn FnMut(u32, StepDone<'_>),
         emit: &mut dyn FnMut(TextWindow<'_>) -> Result<()>,
     ) -> Result<LongRows> {
         let (row_length, count) = (network.shape().length, sampling.count as usize);
@@ -96,14 +96,13 @@ impl SemiAutoregressive {
                     given: &given,
                     steps: self.window_steps,
                     first_step,
-                    recorded: 0,
                     ..*sampling
                 }
             };
             let mut sampler = make()?;
             first_step += u64::from(sampler.steps(window.steps, row_length));
             let drawn = window.run(&mut *sampler, network, cancel, &mut |done| {
-                progress(index, done.steps);
+                progress(index, done);
             })?;
             rows.windows = index + 1;
             let new = if index == 0 { 0 } else { row_length - self.stride };

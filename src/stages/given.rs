@@ -1,6 +1,6 @@
 //! The given tokens of a sample stage: texts with holes → rows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::data::read::Consumed;
 use crate::data::tokenizer::Tokenizer;
@@ -9,7 +9,6 @@ use crate::manifest::GivenText;
 use crate::manifest::template::{self, Piece};
 use crate::sample::UNSEEN;
 use crate::sample::given::{GivenPart, row};
-use crate::stages::Context;
 use crate::stages::trained::ModelInfo;
 
 /// Rows with given tokens.
@@ -47,17 +46,12 @@ impl GivenRows {
     }
 }
 
-/// The rows that a stage gives.
+/// The rows that a stage gives; `base` is the folder that its file's path starts from.
 ///
 /// # Errors
 /// A text is longer than a row or leaves nothing to draw, the tokenizer does not know a part of it, a token is outside the
 /// vocabulary, or the file cannot be read; each with its line.
-pub fn rows(
-    given: &GivenText,
-    context: &Context<'_>,
-    model: &ModelInfo,
-    tokenizer: &Tokenizer,
-) -> Result<GivenRows> {
+pub fn rows(given: &GivenText, base: &Path, model: &ModelInfo, tokenizer: &Tokenizer) -> Result<GivenRows> {
     let Some(file) = &given.file else {
         return Ok(GivenRows {
             tokens: one(given, model, tokenizer)?,
@@ -65,7 +59,7 @@ pub fn rows(
             ..GivenRows::default()
         });
     };
-    let path = context.base.join(file);
+    let path = base.join(file);
     let bytes = std::fs::read(&path).context(|| format!("read `{}`", path.display()))?;
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         Error::input(format!(

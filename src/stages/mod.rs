@@ -24,6 +24,7 @@ use mdlm_base::with_settings;
 pub mod by_hand;
 pub mod checkpoint;
 pub mod compare;
+pub mod draw;
 pub mod evaluate;
 pub mod fetched;
 pub mod given;

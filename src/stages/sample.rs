@@ -15,14 +15,12 @@ use serde_json::json;
 use crate::data::tokenizer::Tokenizer;
 use crate::data::{SourceInfo, SpecialIds, read_json_lines, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
-use crate::event::Progress;
-use crate::kernels::categorical::Truncation;
-use crate::manifest::{EndOfText, Sample, Sampler, SemiAutoregressive, Stage, Weights};
-use crate::model::Network;
+use crate::manifest::{Sample, Sampler, Stage, Weights};
 use crate::numbers;
 use crate::plural::counted;
-use crate::sample::semi_autoregressive::{self, TextWindow};
-use crate::sample::{self, DrawnRows, Sampling, wilson};
+use crate::sample::semi_autoregressive::TextWindow;
+use crate::sample::{self, wilson};
+use crate::stages::draw::{self, Drawing, DrawnStep, Texts, Watch};
 use crate::stages::trained::ModelInfo;
 use crate::stages::{Context, Run, StageOutput, given, memory};
 use crate::store::Digest;
@@ -175,77 +173,38 @@ impl Run for Sample {
             None => None,
         };
         let network = model.network(artifact, self.weights, context.device)?;
-        let objective = model.build_objective(context.seed);
-        let named = self.sampler.unwrap_or_else(|| model.objective.samplers()[0]);
         let given = match &self.given {
-            Some(given) => given::rows(given, context, &model, &tokenizer)?,
+            Some(given) => given::rows(given, context.base, &model, &tokenizer)?,
             None => given::GivenRows::default(),
         };
         let count = given.count(self.count)?;
-        let special = model.special;
-        let structural = [special.bos, special.eos, special.pad];
-        let late: &[u32] = match self.end_of_text {
-            EndOfText::Last => &structural[1..],
-            EndOfText::Drawn | EndOfText::Never => &[],
-        };
-        let banned: &[u32] = match self.end_of_text {
-            EndOfText::Never => &structural[1..],
-            EndOfText::Drawn | EndOfText::Last => &[],
-        };
-        let make = || sample::build(named, &model.objective, &*objective, special, model.wrap, late);
-        let task = Sampling {
-            ends: if self.given_ends {
-                let is_last_given = model.wrap && !matches!(named, Sampler::SemiAutoregressive(_));
-                [Some(special.bos), is_last_given.then_some(special.eos)]
-            } else {
-                [None; 2]
-            },
-            given: &given.tokens,
-            count,
-            steps: self.steps,
-            temperature: self.temperature,
-            truncation: Truncation {
-                top_k: self.top_k,
-                top_p: self.top_p.unwrap_or(1.0),
-                min_p: self.min_p.unwrap_or(0.0),
-            },
-            banned,
-            repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
-            guidance: self.guidance.unwrap_or(0.0),
-            structural: &structural,
-            support: objective.support(),
+        let drawing = Drawing {
+            model: &model,
+            network: &*network,
+            settings: self,
+            given: &given,
             seed: context.seed,
-            first_step: 0,
-            micro_batch: memory::rows_at_a_time(network.shape(), context.device),
+            device: context.device,
             recorded: self.record_steps as usize,
+        };
+        let is_long = matches!(draw::sampler(self, &model), Sampler::SemiAutoregressive(_));
+        let mut watch = StageWatch {
+            context,
+            count,
+            model: &model,
+            tokenizer: &tokenizer,
+            windows: is_long
+                .then(|| TextWriter::create(context.output.join(WINDOWS)))
+                .transpose()?,
         };
         let started = std::time::Instant::now();
         let length = model.length as usize;
-        let texts = match named {
-            Sampler::SemiAutoregressive(windows) => {
-                let stream = Stream::create(context, &model, &tokenizer)?;
-                stream.draw(self, &windows, &task, &make, &*network)?
-            }
-            _ => {
-                let mut sampler = make()?;
-                let steps = sampler.steps(self.steps, length);
-                let drawn = task.run(&mut *sampler, &*network, context.cancel, &mut |done| {
-                    context.progress(Progress {
-                        done: u64::from(done.steps),
-                        total: Some(u64::from(steps)),
-                        unit: "steps",
-                        figures: vec![("rows", count.to_string())],
-                    });
-                })?;
-                write_unmasked(&drawn, &context.output.join(STEPS), length)?;
-                Texts {
-                    rows: drawn.tokens.chunks(length).map(<[u32]>::to_vec).collect(),
-                    network_calls: drawn.network_calls,
-                    steps,
-                }
-            }
-        };
+        let texts = draw::draw(&drawing, context.cancel, &mut watch)?;
         let seconds = started.elapsed().as_secs_f64();
+        if let Some(windows) = watch.windows {
+            windows.finish()?;
+        }
+        write_unmasked(&texts, &context.output.join(STEPS), length)?;
         let mut judge = grammar
             .as_ref()
             .map(|grammar| Judge::new(grammar, &model, &tokenizer));
@@ -261,7 +220,7 @@ impl Run for Sample {
             };
             let line = SampleLine {
                 tokens: row.clone(),
-                text: text(row, special, &tokenizer)?,
+                text: draw::text(row, model.special, &tokenizer)?,
                 steps: texts.steps,
                 network_calls: texts.network_calls[index],
                 given: given.number_of(index, count),
@@ -283,7 +242,7 @@ impl Run for Sample {
             model: Some(ModelInfo::identity(artifact)?),
             rows: count,
             steps: texts.steps,
-            sampler: named,
+            sampler: texts.sampler,
             temperature: self.temperature,
             weights: model.weights(self.weights),
             network_calls: texts.network_calls.iter().map(|&n| u64::from(n)).sum(),
@@ -369,7 +328,7 @@ impl TextWriter {
         writeln!(self.file, "{line}").context(|| format!("write `{}`", self.path.display()))
     }
 
-    /// Writes all lines so far, so that another program can read them.
+    /// Writes what was added, so that another program can read it.
     fn flush(&mut self) -> Result<()> {
         self.file
             .flush()
@@ -384,12 +343,12 @@ impl TextWriter {
 }
 
 /// Writes the recorded steps, if there are any.
-fn write_unmasked(drawn: &DrawnRows, path: &Path, length: usize) -> Result<()> {
-    if drawn.unmasked.is_empty() {
+fn write_unmasked(texts: &Texts, path: &Path, length: usize) -> Result<()> {
+    if texts.unmasked.is_empty() {
         return Ok(());
     }
     let mut lines = TextWriter::create(path.to_owned())?;
-    let rows = drawn.unmasked.chunks(length).zip(drawn.tokens.chunks(length));
+    let rows = texts.unmasked.chunks(length).zip(&texts.rows);
     for (row, (unmasked, tokens)) in (0..).zip(rows) {
         let probability = |unmasked: &sample::Unmasked| unmasked.probability.map(|p| p as f32);
         let line = UnmaskedLine {
@@ -409,99 +368,36 @@ fn write_unmasked(drawn: &DrawnRows, path: &Path, length: usize) -> Result<()> {
     lines.finish()
 }
 
-/// Texts drawn.
-struct Texts {
-    rows: Vec<Vec<u32>>,
-    network_calls: Vec<u32>,
-    steps: u32,
-}
-
-/// Draws texts in windows and writes them as they come.
-struct Stream<'a> {
+/// Reports how far a stage is, and writes the windows as they come.
+struct StageWatch<'a> {
     context: &'a Context<'a>,
+    count: u32,
     model: &'a ModelInfo,
     tokenizer: &'a Tokenizer,
-    lines: TextWriter,
+    /// Where texts are drawn in windows.
+    windows: Option<TextWriter>,
 }
 
-impl<'a> Stream<'a> {
-    fn create(context: &'a Context<'a>, model: &'a ModelInfo, tokenizer: &'a Tokenizer) -> Result<Self> {
-        Ok(Self {
-            lines: TextWriter::create(context.output.join(WINDOWS))?,
-            context,
-            model,
-            tokenizer,
-        })
+impl Watch for StageWatch<'_> {
+    fn step(&mut self, step: &DrawnStep<'_>) -> Result<()> {
+        self.context.progress(step.progress(self.count));
+        Ok(())
     }
 
-    fn draw(
-        mut self,
-        stage: &Sample,
-        windows: &SemiAutoregressive,
-        task: &Sampling<'_>,
-        make: &dyn Fn() -> Result<Box<dyn sample::Sampler>>,
-        network: &dyn Network,
-    ) -> Result<Texts> {
-        let length = self.model.length;
-        let special = self.model.special;
-        let windows = semi_autoregressive::SemiAutoregressive {
-            stride: windows.stride.unwrap_or(length.div_ceil(2)) as usize,
-            length: windows.length.or(windows.max_length).unwrap_or(length) as usize,
-            end: windows.until.map(|_| special.eos),
-            window_steps: windows.window_steps.unwrap_or(stage.steps),
+    fn window(&mut self, window: TextWindow<'_>) -> Result<()> {
+        let Some(lines) = &mut self.windows else {
+            return Ok(());
         };
-        let count = windows.windows(length as usize);
-        let (context, tokenizer) = (self.context, self.tokenizer);
-        let steps = make()?.steps(stage.steps, length as usize);
-        let lines = &mut self.lines;
-        let drawn = windows.run(
-            task,
-            make,
-            network,
-            context.cancel,
-            &mut |window, _| {
-                context.progress(Progress {
-                    done: u64::from(window),
-                    total: Some(u64::from(count)),
-                    unit: "windows",
-                    figures: vec![("rows", task.count.to_string())],
-                });
-            },
-            &mut |window: TextWindow<'_>| {
-                let line = WindowLine {
-                    row: window.row as u32,
-                    window: window.index,
-                    tokens: window.tokens.to_vec(),
-                    text: text(window.tokens, special, tokenizer)?,
-                };
-                let line =
-                    serde_json::to_string(&line).wrap(Kind::Internal, || "write a window".to_owned())?;
-                lines.line(&line)?;
-                lines.flush()
-            },
-        )?;
-        self.lines.finish()?;
-        Ok(Texts {
-            rows: drawn.tokens,
-            network_calls: drawn.network_calls,
-            steps,
-        })
+        let line = WindowLine {
+            row: window.row as u32,
+            window: window.index,
+            tokens: window.tokens.to_vec(),
+            text: draw::text(window.tokens, self.model.special, self.tokenizer)?,
+        };
+        let line = serde_json::to_string(&line).wrap(Kind::Internal, || "write a window".to_owned())?;
+        lines.line(&line)?;
+        lines.flush()
     }
-}
-
-/// The text of a row, one record a line.
-fn text(row: &[u32], special: SpecialIds, tokenizer: &Tokenizer) -> Result<String> {
-    let mut text = String::new();
-    for piece in row.split(|&token| token == special.eos) {
-        let piece = tokenizer.decode(piece)?;
-        if !piece.trim().is_empty() {
-            if !text.is_empty() {
-                text.push('\n');
-            }
-            text += &piece;
-        }
-    }
-    Ok(text)
 }
 
 /// A sample on one line, not too long.

@@ -37,6 +37,7 @@ mod report;
 mod require;
 mod rerun;
 mod run;
+mod sample;
 mod samplers;
 mod seeds;
 mod signals;

@@ -3,6 +3,8 @@
 use super::project::Project;
 use crate::cli::render::words::not_done;
 use mdlm::error::{Error, Result};
+use mdlm::export::MODELS;
+use mdlm::manifest::{Manifest, Stage};
 use mdlm::plan::{Decision, PlannedStage, Selection};
 use mdlm::plural::counted;
 use mdlm::store::Record;
@@ -29,6 +31,38 @@ pub fn one(project: &Project, stage: &str) -> Result<()> {
         return Err(Error::input(message).hint(format!("name one of {}{more}", names.join(", "))));
     }
     Ok(())
+}
+
+/// The stages of a manifest that have a model.
+#[must_use]
+pub fn models(manifest: &Manifest) -> Vec<&str> {
+    let stages = manifest.stages.iter();
+    let models = stages.filter(|(_, stage)| MODELS.contains(&stage.kind()));
+    models.map(|(name, _)| &**name).collect()
+}
+
+/// Checks that a stage is of a kind that has a model. A name that is not in the manifest is left to the plan.
+///
+/// # Errors
+/// The stage has none; the hint names those that have one.
+pub fn check_has_model(project: &Project, name: &str) -> Result<()> {
+    let manifest = &project.loaded.manifest;
+    let Some(kind) = manifest.stages.get(name).map(Stage::kind) else {
+        return Ok(());
+    };
+    if MODELS.contains(&kind) {
+        return Ok(());
+    }
+    let message = format!(
+        "it is a {} stage, and a train or checkpoint stage has a model",
+        kind.name()
+    );
+    let models: Vec<_> = models(manifest).iter().map(|name| format!("`{name}`")).collect();
+    Err(Error::input(message).hint(if models.is_empty() {
+        "the manifest has no such stage".to_owned()
+    } else {
+        format!("name one of {}", models.join(", "))
+    }))
 }
 
 /// The record of a stage that has run for the present manifest.

@@ -7,11 +7,11 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::cli::args::project::{Project, ProjectArgs};
-use crate::cli::args::stage::find;
+use crate::cli::args::stage::{check_has_model, find};
 use crate::cli::render::terminal::Terminal;
 use mdlm::error::{Context as _, Error, Result};
-use mdlm::export::{FinishedModel, MODELS, hub, lightning};
-use mdlm::manifest::{Stage, Weights};
+use mdlm::export::{FinishedModel, hub, lightning};
+use mdlm::manifest::Weights;
 use mdlm::numbers::bytes;
 use mdlm::plan::{Plan, Selection};
 use mdlm::store::{Digest, Record};
@@ -115,7 +115,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Ok(project) => project,
         Err(code) => return Ok(code),
     };
-    check_kind(&project, &args.stage)?;
+    check_has_model(&project, &args.stage)?;
     if args.format == ExportFormat::Lightning && args.weights.is_some() {
         return Err(Error::input("`--weights` has no effect with `--to lightning`")
             .hint("leave it out: the file has the weights of the last step and their average"));
@@ -142,28 +142,6 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     };
     report(args, &record, weights, model.has_only_set(), terminal)?;
     Ok(0)
-}
-
-/// Whether the stage is of a kind that has a model. A name that is not in the manifest is left to the plan.
-fn check_kind(project: &Project, name: &str) -> Result<()> {
-    let stages = &project.loaded.manifest.stages;
-    let Some(kind) = stages.get(name).map(Stage::kind) else {
-        return Ok(());
-    };
-    if MODELS.contains(&kind) {
-        return Ok(());
-    }
-    let models = stages.iter().filter(|(_, stage)| MODELS.contains(&stage.kind()));
-    let models: Vec<_> = models.map(|(name, _)| format!("`{name}`")).collect();
-    let message = format!(
-        "it is a {} stage, and a train or checkpoint stage has a model",
-        kind.name()
-    );
-    Err(Error::input(message).hint(if models.is_empty() {
-        "the manifest has no such stage".to_owned()
-    } else {
-        format!("name one of {}", models.join(", "))
-    }))
 }
 
 /// The plan of the whole manifest, whose evaluations and sources the card lists; where that cannot be made, of the stage alone.

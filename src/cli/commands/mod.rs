@@ -32,6 +32,7 @@ pub mod pull;
 pub mod push;
 pub mod report;
 pub mod run;
+pub mod sample;
 pub mod schema;
 pub mod shapes;
 pub mod show;
@@ -139,6 +140,9 @@ pub enum Command {
     /// Compute a checkpoint's logits, to compare implementations
     #[command(long_about = logits::LONG_ABOUT)]
     Logits(logits::Args),
+    /// Draw texts from a trained model
+    #[command(long_about = sample::LONG_ABOUT)]
+    Sample(sample::Args),
     /// Write a model for `transformers` or PyTorch Lightning
     #[command(long_about = export::LONG_ABOUT)]
     Export(export::Args),
@@ -227,6 +231,7 @@ impl Command {
             Self::Pull(_) => "pull".to_owned(),
             Self::Checkpoint(args) => format!("show the checkpoint `{}`", args.file.display()),
             Self::Logits(_) => "compute logits".to_owned(),
+            Self::Sample(args) => format!("sample `{}`", args.model.display()),
             Self::Export(args) => format!("export stage `{}`", args.stage),
             Self::Doctor(_) => "examine this machine".to_owned(),
             Self::Bench(_) => "measure".to_owned(),
@@ -284,6 +289,7 @@ impl Command {
             Self::Pull(args) => pull::run(args, terminal),
             Self::Checkpoint(args) => checkpoint::run(args, terminal),
             Self::Logits(args) => logits::run(args, terminal),
+            Self::Sample(args) => sample::run(args, terminal),
             Self::Export(args) => export::run(args, terminal),
             Self::Doctor(args) => doctor::run(args, terminal),
             Self::Bench(args) => bench::run(args, terminal),

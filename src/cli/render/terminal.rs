@@ -15,7 +15,7 @@ use mdlm::error::{Error, Kind, Result, Wrap};
 /// The two output streams and how to write to them.
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "four independent facts about two streams"
+    reason = "five independent facts about two streams"
 )]
 #[derive(Clone, Debug)]
 pub struct Terminal {
@@ -23,6 +23,7 @@ pub struct Terminal {
     color_out: bool,
     color_err: bool,
     live: bool,
+    live_out: bool,
     /// Whether anything was written to standard output.
     has_output: Arc<AtomicBool>,
 }
@@ -36,11 +37,13 @@ impl Terminal {
             ColorChoice::Auto => of_stream != anstream::ColorChoice::Never,
             stated => stated == ColorChoice::Always,
         };
+        let is_able = std::env::var_os("TERM").is_none_or(|value| value != "dumb");
         Self {
             quiet,
             color_out: colored(AutoStream::choice(&io::stdout())),
             color_err: colored(AutoStream::choice(&io::stderr())),
-            live: io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|value| value != "dumb"),
+            live: io::stderr().is_terminal() && is_able,
+            live_out: io::stdout().is_terminal() && is_able,
             has_output: Arc::default(),
         }
     }
@@ -67,6 +70,12 @@ impl Terminal {
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.live
+    }
+
+    /// Whether standard output is a terminal on which lines can be redrawn.
+    #[must_use]
+    pub fn is_output_live(&self) -> bool {
+        self.live_out
     }
 
     /// Text in a style, for standard error.
@@ -99,10 +108,19 @@ impl Terminal {
     /// # Errors
     /// Standard output cannot be written: a full disk behind it.
     pub fn output(&self, data: &str) -> Result<()> {
+        self.output_while_read(data).map(|_| ())
+    }
+
+    /// The same; returns whether the reader is still there, so that a command can end whose work was for that reader.
+    ///
+    /// # Errors
+    /// The errors of [`Terminal::output`].
+    pub fn output_while_read(&self, data: &str) -> Result<bool> {
         self.has_output.store(true, Ordering::Relaxed);
         let mut out = io::stdout().lock();
-        match out.write_all(data.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        let written = out.write_all(data.as_bytes()).and_then(|()| out.flush());
+        match written.map(|()| true) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
             // The hint of a full disk is about the store, which may be on another disk.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(error)
                 .wrap(Kind::Environment, || "write to standard output".to_owned())
