@@ -152,9 +152,6 @@ pub struct Product {
 /// Out of memory, a device that is not there, [`Task::Recompute`] where nothing is kept, or the run is cancelled.
 pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measured> {
     let shape = options.shape;
-    if task == Task::Recompute {
-        check_keeps(options)?;
-    }
     memory::reset_peak();
     let mut subject = Subject::new(task, options)?;
     let rows = random_rows(shape, options.batch * BATCHES)?;
@@ -303,6 +300,7 @@ impl Subject {
                 Self::Network(model::build(shape, backbone, device, precision, &weights)?)
             }
             Task::Recompute => {
+                check_keeps(options)?;
                 let network = model::build(shape, backbone, device, precision, &weights)?;
                 Self::Network(Box::new(Recomputing(network)))
             }

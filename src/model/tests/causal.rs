@@ -167,14 +167,13 @@ fn compare_chains<A: Arch>(
 
 #[test]
 fn cached_rows_answer_with_the_bits_of_whole_rows_whatever_is_asked_and_written() {
-    for precision in [Precision::F32, Precision::Bf16] {
-        let network = transformer::<Nano>(precision);
-        for (seed, room) in [(1, 4), (2, 2), (3, 0)] {
-            compare_chains(&network, (4, room), 60, seed);
-        }
+    let network = transformer::<Nano>(Precision::F32);
+    for (seed, room) in [(1, 4), (2, 2), (3, 0)] {
+        compare_chains(&network, (4, room), 40, seed);
     }
+    compare_chains(&transformer::<Nano>(Precision::Bf16), (4, 2), 20, 5);
     // Rows of several blocks of queries.
-    compare_chains(&transformer::<Tiny>(Precision::F32), (2, 2), 12, 4);
+    compare_chains(&transformer::<Tiny>(Precision::F32), (2, 2), 8, 4);
 }
 
 /// Where keys and values are asked for one after the other, each is computed once; a change makes those behind it new.
@@ -237,8 +236,8 @@ fn cached_rows_give_the_texts_of_recomputed_ones() {
     let support = VocabSupport::without_mask(500, 12);
     let base = Sampling {
         temperature: 0.8,
-        micro_batch: 9,
-        ..Sampling::new(9, 1, support, 3)
+        micro_batch: 6,
+        ..Sampling::new(6, 1, support, 3)
     };
     let run = |task: Sampling<'_>, ending, network: &dyn Network| -> DrawnRows {
         let mut sampler = Autoregressive {
@@ -255,7 +254,7 @@ fn cached_rows_give_the_texts_of_recomputed_ones() {
     for (ending, ends) in [(None, [None; 2]), (early, [None; 2]), (None, [Some(7), Some(8)])] {
         let task = Sampling { ends, ..base };
         let expected = run(task, ending, &recomputing);
-        for micro_batch in [1, 4, 9] {
+        for micro_batch in [1, 4, 6] {
             let drawn = run(Sampling { micro_batch, ..task }, ending, &network);
             assert_eq!(drawn, expected, "micro-batches of {micro_batch}");
         }
