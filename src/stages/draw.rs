@@ -1,5 +1,7 @@
 //! Texts from a model: what the sample stage and the command `mdlm sample` have in common.
 
+use std::cell::RefCell;
+
 use super::given::GivenRows;
 use super::memory;
 use super::trained::ModelInfo;
@@ -8,7 +10,7 @@ use crate::data::tokenizer::Tokenizer;
 use crate::error::Result;
 use crate::event::{Cancel, Progress};
 use crate::kernels::categorical::Truncation;
-use crate::manifest::{EndOfText, Sample, Sampler};
+use crate::manifest::{self, EndOfText, Sample, Sampler};
 use crate::model::{Device, Network};
 use crate::sample::semi_autoregressive::{SemiAutoregressive, TextWindow};
 use crate::sample::{self, Sampling, Unmasked};
@@ -149,47 +151,11 @@ pub fn draw(drawing: &Drawing<'_>, cancel: &Cancel, watch: &mut dyn Watch) -> Re
         recorded,
     };
     let length = model.length as usize;
+    if let Sampler::SemiAutoregressive(stated) = sampler {
+        return draw_long(drawing, stated, &task, &make, cancel, watch);
+    }
     // A step cannot be left half done: its error is returned when all are.
     let mut failed = None;
-    if let Sampler::SemiAutoregressive(stated) = sampler {
-        let windows = SemiAutoregressive {
-            stride: stated.stride.unwrap_or(model.length.div_ceil(2)) as usize,
-            length: stated.length.or(stated.max_length).unwrap_or(model.length) as usize,
-            end: stated.until.map(|_| special.eos),
-            window_steps: stated.window_steps.unwrap_or(settings.steps),
-        };
-        let count = windows.windows(length);
-        let steps = make()?.steps(settings.steps, length);
-        let window_steps = make()?.steps(windows.window_steps, length);
-        let watch = std::cell::RefCell::new(watch);
-        let drawn = windows.run(
-            &task,
-            &make,
-            network,
-            cancel,
-            &mut |window, done| {
-                let step = DrawnStep {
-                    window: Some((window, count)),
-                    done: done.steps,
-                    of: if window == 0 { steps } else { window_steps },
-                    tokens: done.tokens,
-                };
-                let result = watch.borrow_mut().step(&step);
-                failed = failed.take().or(result.err());
-            },
-            &mut |window| watch.borrow_mut().window(window),
-        )?;
-        return match failed {
-            Some(error) => Err(error),
-            None => Ok(Texts {
-                sampler,
-                rows: drawn.tokens,
-                network_calls: drawn.network_calls,
-                steps,
-                unmasked: Vec::new(),
-            }),
-        };
-    }
     let mut drawer = make()?;
     let steps = drawer.steps(settings.steps, length);
     let drawn = task.run(&mut *drawer, network, cancel, &mut |done| {
@@ -210,6 +176,58 @@ pub fn draw(drawing: &Drawing<'_>, cancel: &Cancel, watch: &mut dyn Watch) -> Re
             network_calls: drawn.network_calls,
             steps,
             unmasked: drawn.unmasked,
+        }),
+    }
+}
+
+/// Draws texts in windows.
+fn draw_long(
+    drawing: &Drawing<'_>,
+    stated: manifest::SemiAutoregressive,
+    task: &Sampling<'_>,
+    make: &dyn Fn() -> Result<Box<dyn sample::Sampler>>,
+    cancel: &Cancel,
+    watch: &mut dyn Watch,
+) -> Result<Texts> {
+    let Drawing { model, settings, .. } = *drawing;
+    let windows = SemiAutoregressive {
+        stride: stated.stride.unwrap_or(model.length.div_ceil(2)) as usize,
+        length: stated.length.or(stated.max_length).unwrap_or(model.length) as usize,
+        end: stated.until.map(|_| model.special.eos),
+        window_steps: stated.window_steps.unwrap_or(settings.steps),
+    };
+    let length = model.length as usize;
+    let count = windows.windows(length);
+    let steps = make()?.steps(settings.steps, length);
+    let window_steps = make()?.steps(windows.window_steps, length);
+    // Steps and windows are seen in turn.
+    let watch = RefCell::new(watch);
+    let mut failed = None;
+    let drawn = windows.run(
+        task,
+        make,
+        drawing.network,
+        cancel,
+        &mut |window, done| {
+            let step = DrawnStep {
+                window: Some((window, count)),
+                done: done.steps,
+                of: if window == 0 { steps } else { window_steps },
+                tokens: done.tokens,
+            };
+            let result = watch.borrow_mut().step(&step);
+            failed = failed.take().or(result.err());
+        },
+        &mut |window| watch.borrow_mut().window(window),
+    )?;
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(Texts {
+            sampler: Sampler::SemiAutoregressive(stated),
+            rows: drawn.tokens,
+            network_calls: drawn.network_calls,
+            steps,
+            unmasked: Vec::new(),
         }),
     }
 }

@@ -215,12 +215,15 @@ fn said(refused: &RefusedSetting, args: &Args) -> Error {
 /// A message about settings as one about options: `top_k` is `--top-k`, and the name of the model's stage is the model.
 fn in_options(text: &str) -> String {
     let mut said = String::new();
-    for (index, part) in text.split('`').enumerate() {
+    let parts: Vec<_> = text.split('`').collect();
+    for (index, part) in parts.iter().enumerate() {
         let is_code = index % 2 == 1;
-        match (is_code, code_in_options(part)) {
-            (false, _) => said += part,
-            (true, Some(text)) => said += &text,
-            (true, None) => said += &format!("`{part}`"),
+        let is_closed = index + 1 < parts.len();
+        match code_in_options(part).filter(|_| is_closed) {
+            _ if !is_code => said += part,
+            Some(text) => said += &text,
+            None if is_closed => said += &format!("`{part}`"),
+            None => said += &format!("`{part}"),
         }
     }
     said
