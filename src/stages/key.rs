@@ -7,8 +7,7 @@
 //! | the contents of the consumed artifacts, by role | which stage made them, and from what |
 //! | of packed rows what they hold | the format and the size of the shards that they are in |
 //! | the contents of files outside the store, in order | their names, folders and times |
-//! | of samples that are judged what their rows are called: stages and swept values | |
-//! | of a comparison what its rows are called: stages and swept values; which of them differ in seeds alone, and in which | |
+//! | of a comparison what its rows are called: stages and swept values (of a judge stage too); which of them differ in seeds alone, and in which | |
 //! | of a checkpoint the contents of its files, or the SHA-256 or URL of one that is downloaded | of a folder the files that do not belong to the model |
 //! | the form that a file's name implies, where none is stated | the rest of its name |
 //! | of a download its SHA-256, or its URL where it is not pinned by one, with what `exclude` takes out of a glob | where a pinned one comes from; whether it was brought by hand |
