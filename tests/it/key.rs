@@ -226,26 +226,25 @@ const ROWS: &[(&str, &[Case])] = &[
         ],
     ),
     (
-        "of samples that are judged what their rows are called",
-        &[set(
-            "another name of a row",
-            |m| {
-                let text = m.to_string().replace("\"drawn\"", "\"sampled\"");
-                *m = serde_json::from_str(&text).unwrap();
-            },
-            "quality",
-        )],
-    ),
-    (
         "of a comparison what its rows are called",
-        &[set(
-            "another name of a row",
-            |m| {
-                let text = m.to_string().replace("\"again\"", "\"twice\"");
-                *m = serde_json::from_str(&text).unwrap();
-            },
-            "table",
-        )],
+        &[
+            set(
+                "another name of a row",
+                |m| {
+                    let text = m.to_string().replace("\"again\"", "\"twice\"");
+                    *m = serde_json::from_str(&text).unwrap();
+                },
+                "table",
+            ),
+            set(
+                "another name of a judged row",
+                |m| {
+                    let text = m.to_string().replace("\"drawn\"", "\"sampled\"");
+                    *m = serde_json::from_str(&text).unwrap();
+                },
+                "quality",
+            ),
+        ],
     ),
     (
         "of a checkpoint the contents of its files",
