@@ -405,6 +405,10 @@ mod tests {
         }
     }
 
+    /// Calls of the samplers of masked models whose network takes no time.
+    const MASKED: &str = "cached 32, ancestral 128, first_hitting 32, analytic 32, euler 32, random 32, confidence 32, \
+                          margin 32, entropy 32, left_to_right 32, threshold 32, remasking 128";
+
     #[test]
     fn network_calls_are_those_of_a_row_of_nano() {
         let found: Vec<_> = described()
@@ -421,12 +425,13 @@ mod tests {
         assert_eq!(
             found,
             [
-                "mdlm: time 1 a draw, count 1 a draw, pseudo 32; cached 32, ancestral 128, first_hitting 32",
+                &format!("mdlm: time 1 a draw, count 1 a draw, pseudo 32; {MASKED}, semi_autoregressive 32"),
                 "ar: exact 1; autoregressive 31",
-                "sedd: time 1 a draw; ancestral 128",
+                "sedd: time 1 a draw; ancestral 128, analytic 128, euler 128, remasking 128, semi_autoregressive 128",
                 // The call that is made once is the clean row's; a step at the end draws what is still masked.
-                "d3pm: time 1 a draw and 1 more; ancestral 129",
-                "mlm: pseudo 32, count 1 a draw; cached 32, ancestral 128, first_hitting 32",
+                "d3pm: time 1 a draw and 1 more; ancestral 129, semi_autoregressive 129",
+                // 128 sweeps over 32 tokens.
+                &format!("mlm: pseudo 32, count 1 a draw; {MASKED}, gibbs 4096, semi_autoregressive 32"),
             ]
         );
     }
