@@ -117,6 +117,17 @@ impl GivenText {
                 "write holes as `⟨4⟩`, of 4 tokens, or `⟨…⟩`, which fills the row; `⟨⟨` is the character";
             return Some(("template", message, hint.to_owned()));
         }
+        let is_token = |token: &&i64| **token == -1 || u32::try_from(**token).is_ok_and(|id| id < u32::MAX);
+        let strange = self
+            .template_tokens
+            .iter()
+            .flatten()
+            .find(|token| !is_token(token));
+        if let Some(token) = strange {
+            let message = format!("{token} is no token");
+            let hint = "write -1 where a token is drawn, and the number of a token where one is given";
+            return Some(("template_tokens", message, hint.to_owned()));
+        }
         if let Some(tokens) = &self.template_tokens
             && tokens.iter().all(|&token| token < 0)
         {
@@ -143,6 +154,18 @@ impl GivenText {
         .into_iter()
         .flatten()
         .max_by_key(|(_, token)| *token)
+    }
+
+    /// Tokens of the holes of the template together, but for one that fills the row.
+    #[must_use]
+    pub fn holes(&self) -> u64 {
+        let pieces = self.template.as_deref().map(template::parse);
+        let pieces = pieces.and_then(Result::ok).unwrap_or_default();
+        let tokens = |piece: &Piece| match piece {
+            Piece::Hole(tokens) => u64::from(*tokens),
+            Piece::Text(_) | Piece::Rest => 0,
+        };
+        pieces.iter().map(tokens).sum()
     }
 
     /// Whether a token after the first drawn one is given.

@@ -26,6 +26,31 @@ pub fn row(parts: &[GivenPart], special: SpecialIds, wrap: bool, length: usize) 
     let rest = parts.iter().position(|part| *part == GivenPart::Rest);
     let (before, after) = parts.split_at(rest.unwrap_or(parts.len()));
     let after = after.get(1..).unwrap_or_default();
+    // Holes may be larger than any memory: they are counted before they are made.
+    let count = |parts: &[GivenPart]| -> usize {
+        let count = |part: &GivenPart| match part {
+            GivenPart::Given(tokens) => tokens.len(),
+            GivenPart::Hole(count) => *count,
+            GivenPart::Rest => 0,
+        };
+        parts.iter().map(count).fold(0, usize::saturating_add)
+    };
+    let has_end = rest.is_none() || !after.is_empty();
+    let taken = [count(before), count(after), usize::from(has_end)]
+        .into_iter()
+        .fold(1, usize::saturating_add);
+    if taken.saturating_add(usize::from(rest.is_some())) > length {
+        return Err(Error::input(format!(
+            "the given text has {} with the tokens that begin and end it, but a row has {length}{}",
+            counted(taken as u64, "token"),
+            if rest.is_some() {
+                ", of which one at least is drawn"
+            } else {
+                ""
+            }
+        ))
+        .hint("give fewer tokens, or use a model with longer rows"));
+    }
     let tokens = |parts: &[GivenPart]| -> Vec<u32> {
         parts
             .iter()
@@ -39,21 +64,8 @@ pub fn row(parts: &[GivenPart], special: SpecialIds, wrap: bool, length: usize) 
     let mut row = vec![special.bos];
     row.extend(tokens(before));
     let mut end = tokens(after);
-    if rest.is_none() || !after.is_empty() {
+    if has_end {
         end.push(special.eos);
-    }
-    let taken = row.len() + end.len();
-    if taken + usize::from(rest.is_some()) > length {
-        return Err(Error::input(format!(
-            "the given text has {} with the tokens that begin and end it, but a row has {length}{}",
-            counted(taken as u64, "token"),
-            if rest.is_some() {
-                ", of which one at least is drawn"
-            } else {
-                ""
-            }
-        ))
-        .hint("give fewer tokens, or use a model with longer rows"));
     }
     match rest {
         Some(_) => row.resize(length - end.len(), UNSEEN),
@@ -111,5 +123,9 @@ mod tests {
         assert!(fails(&[GivenPart::Rest, given(6)]).contains("8 tokens"));
         assert!(fails(&[given(6), GivenPart::Hole(1)]).contains("9 tokens"));
         assert!(fails(&[given(3)]).contains("leaves no token"));
+        for huge in [4_000_000_000, usize::MAX] {
+            let parts = [given(1), GivenPart::Hole(huge), GivenPart::Hole(huge)];
+            assert!(fails(&parts).contains("but a row has 8"));
+        }
     }
 }

@@ -8,7 +8,9 @@ use crate::model::Action;
 
 /// In the step from α_t to α_s an unmasked token is masked again with probability σ, and a masked one is unmasked with
 /// probability (α_s − (1 − σ) α_t) / (1 − α_t), as a token drawn from the network's distribution (ReMDM, arXiv 2503.00307, eq. 6).
-/// For every σ of at most σ_max = min(1, (1 − α_s) / α_t) the share of unmasked tokens stays that of the forward process.
+/// For every σ of at most σ_max = min(1, (1 − α_s) / α_t) that all tokens have in common, the share of unmasked tokens stays
+/// that of the forward process. By the rule `confidence` masked tokens have σ = 0, so that the share stays behind, and the last
+/// step unmasks the rest.
 ///
 /// The rules give σ; each is cut off at σ_max, which is 0 in the last step.
 pub struct Remasking {
@@ -30,6 +32,8 @@ pub enum RemaskingNumbers {
     Rescale(f64),
     /// σ of a token is σ_max times the softmax over the row's drawn tokens of −ψ, ψ the probability that the token had when it
     /// was drawn; of masked tokens it is 0.
+    ///
+    /// DIFFERENCE: ψ is the probability before a truncation; the authors' code takes it after top-p.
     Confidence,
     /// σ = η while α stays at `alpha`, in times from `on` down to `off`. Before, α rises from 0 to `alpha`; after, to 1.
     Loop {

@@ -211,8 +211,12 @@ impl Sampling<'_> {
             )));
         }
         for row in tokens.chunks_exact_mut(length) {
-            row[0] = first.unwrap_or(row[0]);
-            row[length - 1] = last.unwrap_or(row[length - 1]);
+            for (place, end) in [(0, first), (length - 1, last)] {
+                // What is given is not replaced.
+                if row[place] == UNSEEN {
+                    row[place] = end.unwrap_or(UNSEEN);
+                }
+            }
         }
         Ok(GivenRows {
             each: self.count as usize / distinct,

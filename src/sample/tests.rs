@@ -844,3 +844,81 @@ fn edited_draws_on_cuda_are_those_of_the_cpu() {
         }
     }
 }
+
+/// p(row) of the T-step chain, enumerated: in each step every masked token is unmasked by itself with the step's probability, as
+/// a draw of its posterior given the row before the step.
+fn enumerated_chain(truth: &Distribution, posterior: &Posterior, steps: u32, grid: Grid) -> Vec<f64> {
+    let mask = truth.mask();
+    let mut states = BTreeMap::from([(vec![mask; truth.length], 1.0)]);
+    for i in 0..steps {
+        let unmask = posterior.unmask_probability(i, steps, grid);
+        let mut next: BTreeMap<Vec<u32>, f64> = BTreeMap::new();
+        for (row, p) in states {
+            let mut rows = vec![(row.clone(), p)];
+            for l in (0..truth.length).filter(|&l| row[l] == mask) {
+                let of_token = truth.posterior(&row, l);
+                let branch = |(row, p): (Vec<u32>, f64)| {
+                    let drawn = (0..)
+                        .zip(of_token.clone())
+                        .map(move |(token, q)| (Some(token), unmask * q));
+                    let all = drawn.chain(std::iter::once((None, 1.0 - unmask)));
+                    all.map(move |(token, q)| {
+                        let mut row = row.clone();
+                        row[l] = token.unwrap_or(row[l]);
+                        (row, p * q)
+                    })
+                };
+                rows = rows.into_iter().flat_map(branch).collect();
+            }
+            for (row, p) in rows.into_iter().filter(|(_, p)| *p > 0.0) {
+                *next.entry(row).or_default() += p;
+            }
+        }
+        states = next;
+    }
+    let rows = (0..truth.probabilities.len()).map(|i| truth.row(i));
+    rows.map(|row| states.get(&row).copied().unwrap_or_default())
+        .collect()
+}
+
+#[test]
+fn chains_of_few_steps_have_the_enumerated_distribution() {
+    let truth = Distribution::random(3, 3, 4);
+    let network = toy::Posterior::new(truth.clone());
+    for (steps, schedule) in [
+        (2, EVERY_SCHEDULE[0]),
+        (3, EVERY_SCHEDULE[1]),
+        (4, EVERY_SCHEDULE[3]),
+    ] {
+        let posterior = posterior(schedule, 3);
+        let samplers: [(Box<dyn Sampler>, Grid); 3] = [
+            (Box::new(ancestral(schedule, 3)), Grid::Exact),
+            (Box::new(cached(schedule, 3)), Grid::Exact),
+            (Box::new(analytic::Analytic { posterior }), Grid::Published),
+        ];
+        for (mut sampler, grid) in samplers {
+            let task = Sampling {
+                count: 20_000,
+                steps,
+                ..task(&truth)
+            };
+            let drawn = run(task, &mut *sampler, &network);
+            let expected = enumerated_chain(&truth, &posterior, steps, grid);
+            assert!((expected.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+            // It is not the distribution itself: tokens of a step are drawn as if they were independent.
+            let distance: f64 = expected
+                .iter()
+                .zip(&truth.probabilities)
+                .map(|(a, b)| (a - b).abs())
+                .sum();
+            assert!(distance > 0.02, "{distance}");
+            let chain = Distribution {
+                probabilities: expected,
+                ..truth.clone()
+            };
+            // 26 degrees of freedom, 1e-4 quantile 61.7.
+            let chi = chi_square(&chain, &drawn.tokens, |_| true);
+            assert!(chi < 61.7, "{steps} steps: chi-square {chi}");
+        }
+    }
+}

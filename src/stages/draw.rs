@@ -7,7 +7,7 @@ use super::memory;
 use super::trained::ModelInfo;
 use crate::data::SpecialIds;
 use crate::data::tokenizer::Tokenizer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{Cancel, Progress};
 use crate::kernels::categorical::Truncation;
 use crate::manifest::{self, EndOfText, Sample, Sampler};
@@ -124,9 +124,14 @@ pub fn draw(drawing: &Drawing<'_>, cancel: &Cancel, watch: &mut dyn Watch) -> Re
     };
     let make = || sample::build(sampler, &model.objective, &*objective, special, model.wrap, late);
     let count = given.count(settings.count)?;
+    check_given(given, &sampler, model)?;
     let task = Sampling {
         ends: if settings.given_ends {
-            let is_last_given = model.wrap && !matches!(sampler, Sampler::SemiAutoregressive(_));
+            let is_one_row = !matches!(
+                sampler,
+                Sampler::SemiAutoregressive(_) | Sampler::Autoregressive(_)
+            );
+            let is_last_given = model.wrap && is_one_row;
             [Some(special.bos), is_last_given.then_some(special.eos)]
         } else {
             [None; 2]
@@ -178,6 +183,37 @@ pub fn draw(drawing: &Drawing<'_>, cancel: &Cancel, watch: &mut dyn Watch) -> Re
             unmasked: drawn.unmasked,
         }),
     }
+}
+
+/// Refuses given tokens that the sampler cannot keep: after drawn ones, where it does not see them, or beyond the text.
+fn check_given(given: &GivenRows, sampler: &Sampler, model: &ModelInfo) -> Result<()> {
+    let most = match sampler {
+        Sampler::Autoregressive(_) => model.length as usize,
+        Sampler::SemiAutoregressive(windows) => {
+            windows.length.or(windows.max_length).unwrap_or(model.length) as usize
+        }
+        _ => return Ok(()),
+    };
+    for (row, tokens) in (1..).zip(given.tokens.chunks(model.length as usize)) {
+        let prompt = tokens
+            .iter()
+            .take_while(|&&token| token != sample::UNSEEN)
+            .count();
+        let name = sampler.kind();
+        if tokens[prompt..].iter().any(|&token| token != sample::UNSEEN) {
+            return Err(Error::input(format!(
+                "sampler `{name}` takes prompts alone, but tokens of the given text {row} follow a token that is drawn"
+            ))
+            .hint("give prompts alone, or use another sampler"));
+        }
+        if prompt >= most {
+            return Err(Error::input(format!(
+                "the given text {row} has {prompt} tokens with BOS, but the text is to have {most}"
+            ))
+            .hint(format!("set `length` above {prompt}, or give fewer tokens")));
+        }
+    }
+    Ok(())
 }
 
 /// Draws texts in windows.

@@ -69,6 +69,8 @@ pub fn rows(given: &GivenText, base: &Path, model: &ModelInfo, tokenizer: &Token
         ))
         .hint("write the file as UTF-8")
     })?;
+    // A byte order mark is no text.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut all = GivenRows {
         is_list: true,
         ..GivenRows::default()
@@ -79,8 +81,10 @@ pub fn rows(given: &GivenText, base: &Path, model: &ModelInfo, tokenizer: &Token
     {
         let place = || format!("`{}`, line {number}", path.display());
         let given: GivenText = serde_json::from_str(line).map_err(|error| {
-            Error::input(format!("{}:{}: {error}", place(), error.column())).hint(
-                "write an object on each line, such as `{\"prompt\": \"Once\"}` or `{\"template\": \"The ⟨…⟩ is\"}`",
+            let message = error.to_string();
+            let message = message.split(" at line 1 column").next().unwrap_or_default();
+            Error::input(format!("{}, column {}: {message}", place(), error.column())).hint(
+                "write an object on each line, such as `{\"prompt\": \"Once\"}` or `{\"template\": \"The⟨…⟩ is\"}`",
             )
         })?;
         let fault = if given.file.is_some() {

@@ -168,6 +168,53 @@ fn given_texts_that_leave_nothing_or_are_unknown_are_refused_before_a_network_ca
     }
 }
 
+/// What the lines of a file state is checked as what a manifest states, each with its line.
+#[test]
+fn given_file_is_checked_line_by_line() {
+    let (lab, _, model) = trained();
+    let config = sample(&json!({"given": {"file": "lines.jsonl"}}));
+    for (line, expected) in [
+        (
+            r#"{"template_tokens": [5000000000, -1]}"#,
+            "line 2: 5000000000 is no token",
+        ),
+        (r#"{"template_tokens": [4, -9, -1]}"#, "line 2: -9 is no token"),
+        (r#"{"template": "no hole"}"#, "line 2: the template has no hole"),
+        (r#"{"template": "ada⟨4000000000⟩"}"#, "line 2"),
+        (r#"{"prompt": 3}"#, "line 2, column"),
+    ] {
+        std::fs::write(
+            lab.base().join("lines.jsonl"),
+            format!("\u{feff}{{\"prompt\": \"ada\"}}\n{line}\n"),
+        )
+        .unwrap();
+        let refusal = lab.refused(&config, &[("model", model)]);
+        assert!(refusal.contains(expected), "{refusal}");
+        assert!(!refusal.contains("at line 1"), "{refusal}");
+    }
+    std::fs::write(
+        lab.base().join("lines.jsonl"),
+        r#"{"prompt": "ada", "suffix": " on day"}"#,
+    )
+    .unwrap();
+    let windows = json!({"kind": "semi_autoregressive", "length": 50});
+    let config = sample(&json!({"given": {"file": "lines.jsonl"}, "sampler": windows}));
+    let refusal = lab.refused(&config, &[("model", model)]);
+    assert!(refusal.contains("takes prompts alone"), "{refusal}");
+    let short = json!({"kind": "semi_autoregressive", "length": 2});
+    let config = sample(&json!({"given": {"prompt": "ada sees"}, "sampler": short}));
+    let refusal = lab.refused(&config, &[("model", model)]);
+    assert!(refusal.contains("but the text is to have 2"), "{refusal}");
+}
+
+#[test]
+fn given_tokens_stay_beside_given_ends() {
+    let tokens: Vec<i64> = (0..32).map(|l| if l == 1 { -1 } else { 5 }).collect();
+    for row in drawn(&json!({"given": {"template_tokens": tokens}, "given_ends": true})) {
+        assert_eq!((row.tokens[0], row.tokens[31]), (5, 5));
+    }
+}
+
 #[test]
 fn greedy_truncated_and_penalized_draws_are_what_they_say() {
     let same = |a: &Value, b: &Value| {

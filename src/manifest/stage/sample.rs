@@ -179,6 +179,8 @@ impl StageSpec for Sample {
             end_of_text: self.end_of_text,
             guidance: self.guidance.unwrap_or(0.0),
             given: self.given.as_ref(),
+            record_steps: self.record_steps,
+            has_grammar: self.grammar.is_some(),
         };
         settings.check(stages, entry, faults);
         stages.grammar(entry, self.grammar.as_deref(), None, faults);

@@ -10,8 +10,21 @@ use crate::report::parts::table;
 use crate::stages::compare::TextBlock;
 use crate::stages::judge::{Divergence, JudgedSamples, Judgements, blocks, label, sampler};
 
-/// Colours of curves, by turns.
-const CLASSES: [&str; 4] = ["smooth", "bound", "means", "raw"];
+/// Colours of curves, then the same with dashes.
+const CLASSES: [&str; 12] = [
+    "curve0",
+    "curve1",
+    "curve2",
+    "curve3",
+    "curve4",
+    "curve5",
+    "curve0 dashed",
+    "curve1 dashed",
+    "curve2 dashed",
+    "curve3 dashed",
+    "curve4 dashed",
+    "curve5 dashed",
+];
 
 /// The charts and tables of the measures in a folder.
 ///

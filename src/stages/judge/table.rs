@@ -22,7 +22,17 @@ pub fn label(samples: &JudgedSamples) -> String {
 /// Its sampler as people read it.
 #[must_use]
 pub fn sampler(samples: &JudgedSamples) -> String {
-    to_value(samples.sampler).map_or_else(|_| samples.sampler.kind().to_owned(), |value| cell(&value))
+    let settings = to_value(samples.sampler).ok();
+    let settings = settings.as_ref().and_then(|value| value.as_object());
+    let stated = settings
+        .into_iter()
+        .flatten()
+        .filter(|(field, _)| *field != "kind");
+    let stated = stated.map(|(field, value)| format!("{field} {}", cell(value)));
+    let words: Vec<String> = std::iter::once(samples.sampler.kind().to_owned())
+        .chain(stated)
+        .collect();
+    words.join(", ")
 }
 
 /// A measure of a table: the heading of its column, and its cell.

@@ -43,7 +43,7 @@ Examples:
   mdlm sample pipelines/quickstart.json#model --prompt \"The fox\" --count 3
   mdlm sample mdlm-owt/ --tokenizer gpt2/ --length 4096 --show-steps
   mdlm sample model.ckpt --objective mdlm --tokens --json
-  mdlm sample pipelines/quickstart.json#model --infill \"The ⟨…⟩ of ⟨4⟩ is\"";
+  mdlm sample pipelines/quickstart.json#model --infill \"The⟨…⟩ of⟨4⟩ is\"";
 
 /// Arguments of `mdlm sample`.
 #[derive(Debug, clap::Args)]
@@ -58,7 +58,7 @@ pub struct Args {
     /// Text at the end
     #[arg(long, value_name = "TEXT", help_heading = "Given text")]
     pub suffix: Option<String>,
-    /// Text with holes: "The ⟨…⟩ of ⟨4⟩ is"
+    /// Text with holes: "The⟨…⟩ of⟨4⟩ is"
     ///
     /// ⟨4⟩ is a hole of 4 tokens, and ⟨…⟩ one that fills the row; ⟨⟨ is the character itself. A prompt and a suffix stand before
     /// and after it. A keyboard without these brackets: copy them from here, or use `--prompt` and `--suffix`, between which all
@@ -82,27 +82,27 @@ pub struct Args {
     #[arg(long, value_name = "SAMPLER", help_heading = "Sampling")]
     pub sampler: Option<String>,
     /// Number of steps
-    #[arg(long, value_name = "N", value_parser = settings::number, help_heading = "Sampling")]
+    #[arg(long, value_name = "N", value_parser = settings::number, allow_negative_numbers = true, help_heading = "Sampling")]
     pub steps: Option<Value>,
     /// Number of tokens of a text; default: those of a row
     ///
     /// A longer text is drawn in windows of a row, each of which keeps half of the one before; a shorter one is cut.
-    #[arg(long, value_name = "N", value_parser = settings::number, help_heading = "Sampling")]
+    #[arg(long, value_name = "N", value_parser = settings::number, allow_negative_numbers = true, help_heading = "Sampling")]
     pub length: Option<Value>,
     /// Divide the logits by this number; 0: the likeliest tokens
-    #[arg(long, value_name = "NUMBER", value_parser = settings::number, help_heading = "Sampling")]
+    #[arg(long, value_name = "NUMBER", value_parser = settings::number, allow_negative_numbers = true, help_heading = "Sampling")]
     pub temperature: Option<Value>,
     /// Draw from the N likeliest tokens
-    #[arg(long, value_name = "N", value_parser = settings::number, help_heading = "Sampling")]
+    #[arg(long, value_name = "N", value_parser = settings::number, allow_negative_numbers = true, help_heading = "Sampling")]
     pub top_k: Option<Value>,
     /// Draw from the likeliest tokens that have this probability together
-    #[arg(long, value_name = "NUMBER", value_parser = settings::number, help_heading = "Sampling")]
+    #[arg(long, value_name = "NUMBER", value_parser = settings::number, allow_negative_numbers = true, help_heading = "Sampling")]
     pub top_p: Option<Value>,
     /// Draw from tokens with this share of the likeliest one's probability
-    #[arg(long, value_name = "NUMBER", value_parser = settings::number, help_heading = "Sampling")]
+    #[arg(long, value_name = "NUMBER", value_parser = settings::number, allow_negative_numbers = true, help_heading = "Sampling")]
     pub min_p: Option<Value>,
     /// Above 1, make tokens of the row less likely
-    #[arg(long, value_name = "NUMBER", value_parser = settings::number, help_heading = "Sampling")]
+    #[arg(long, value_name = "NUMBER", value_parser = settings::number, allow_negative_numbers = true, help_heading = "Sampling")]
     pub repetition_penalty: Option<Value>,
     /// Strength of guidance by the given text
     #[arg(

@@ -3,7 +3,9 @@
 use super::files::local;
 use super::{StageEntry, Stages};
 use crate::manifest::fault::{Code, Draft};
-use crate::manifest::{EndOfText, GivenText, Remasking, RemaskingRule, Sampler, SemiAutoregressive};
+use crate::manifest::{
+    EndOfText, GivenText, Remasking, RemaskingRule, Sampler, SemiAutoregressive, WindowSampler,
+};
 use crate::plural::counted;
 
 /// Smallest temperature above 0: below it, weights are 0 in f64 but for the likeliest token's.
@@ -20,6 +22,8 @@ pub struct SamplingSettings<'a> {
     pub end_of_text: EndOfText,
     pub guidance: f64,
     pub given: Option<&'a GivenText>,
+    pub record_steps: u32,
+    pub has_grammar: bool,
 }
 
 impl SamplingSettings<'_> {
@@ -32,12 +36,88 @@ impl SamplingSettings<'_> {
             .and_then(|model| stages.shapes.find(model.shape));
         let length = shape.map(|shape| shape.length as u32);
         match self.sampler {
-            Some(Sampler::SemiAutoregressive(windows)) => check_windows(&windows, length, entry, faults),
-            Some(Sampler::Remasking(remasking)) => check_remasking(&remasking, entry, faults),
+            Some(Sampler::SemiAutoregressive(windows)) => {
+                check_windows(&windows, length, entry, faults);
+                self.check_beside_windows(&windows, entry, faults);
+            }
+            Some(Sampler::Remasking(remasking)) => {
+                check_remasking(&remasking, entry, faults);
+                check_steps_of_remasking(&remasking, self.steps, entry, faults);
+            }
             Some(sampler) => check_blocks(&sampler, self.steps, length, entry, faults),
             None => {}
         }
     }
+}
+
+impl SamplingSettings<'_> {
+    /// Settings that windows have no use for.
+    fn check_beside_windows(
+        &self,
+        windows: &SemiAutoregressive,
+        entry: &StageEntry<'_>,
+        faults: &mut Vec<Draft>,
+    ) {
+        if self.guidance != 0.0 {
+            let message = "guidance compares a row with and without its given tokens, but windows carry drawn tokens over";
+            let fault = entry.fault(Code::InvalidValue, "guidance", message);
+            faults.push(fault.hint("leave `guidance` out, or use another sampler"));
+        }
+        if self.record_steps > 0 {
+            let message = "`record_steps` has no effect: steps of windows are not recorded".to_owned();
+            faults.push(no_effect(entry, "record_steps", message));
+        }
+        if windows.until.is_some() && self.end_of_text == EndOfText::Never {
+            let message = "no text ends: `end_of_text` forbids the token that `until` waits for";
+            let fault = entry.fault(Code::NoEffect, "sampler/until", message);
+            faults.push(fault.hint("leave `end_of_text` out, or state `length` in the place of `until`"));
+        }
+        if windows.until.is_some() && self.has_grammar {
+            let message =
+                "a grammar judges complete records between two ends, but these texts stop at the first";
+            let fault = entry.fault(Code::Grammar, "grammar", message);
+            faults.push(fault.hint("leave `grammar` out, or state `length` in the place of `until`"));
+        }
+        if windows.window_steps.is_some() && windows.window == Some(WindowSampler::FirstHitting) {
+            let message = "`window_steps` has no effect: `first_hitting` takes a step per token".to_owned();
+            faults.push(no_effect(entry, "sampler/window_steps", message));
+        }
+    }
+}
+
+/// Too few steps for any token to be masked again.
+fn check_steps_of_remasking(
+    remasking: &Remasking,
+    steps: u32,
+    entry: &StageEntry<'_>,
+    faults: &mut Vec<Draft>,
+) {
+    let (on, off) = (
+        remasking.loop_on.unwrap_or(Remasking::LOOP_ON),
+        remasking.loop_off.unwrap_or(Remasking::LOOP_OFF),
+    );
+    let masks_again = |steps: u32| match remasking.rule {
+        // A step lies within the loop.
+        RemaskingRule::Loop => {
+            let time = |i: u32| 1.0 - f64::from(i) / f64::from(steps);
+            (0..steps).any(|i| time(i) <= on && time(i + 1) >= off)
+        }
+        // The first step finds no token, and the last masks none.
+        _ => steps > 2,
+    };
+    if steps == 0 || masks_again(steps) {
+        return;
+    }
+    let message = format!(
+        "in {} no token is masked again",
+        counted(u64::from(steps), "step")
+    );
+    let fewest = (steps..=1000).find(|&steps| masks_again(steps));
+    let fault = entry.fault(Code::OutOfRange, "steps", message);
+    faults.push(match fewest {
+        Some(fewest) => fault.hint(format!("set `steps` to {fewest} or more")),
+        None => fault.hint("set `loop_on` and `loop_off` further apart"),
+    });
 }
 
 fn no_effect(entry: &StageEntry<'_>, field: &str, message: String) -> Draft {
@@ -48,7 +128,10 @@ fn no_effect(entry: &StageEntry<'_>, field: &str, message: String) -> Draft {
 /// Temperature, truncation, and when a text ends.
 fn check_draws(sample: &SamplingSettings<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
     if sample.temperature > 0.0 && sample.temperature < SMALLEST_TEMPERATURE {
-        let message = "the temperature is neither 0 nor at least 0.001";
+        let message = format!(
+            "the temperature {} is neither 0 nor at least 0.001",
+            sample.temperature
+        );
         let fault = entry.fault(Code::OutOfRange, "temperature", message);
         faults.push(fault.hint("set `temperature` to 0, which draws the likeliest token"));
     }
@@ -154,7 +237,19 @@ fn check_given(
     if let Some(tokens) = &given.template_tokens
         && tokens.len() > shape.length
     {
-        faults.push(too_long(entry, "template_tokens", tokens.len(), shape.length));
+        let message = format!(
+            "{} are listed, but a row has {}",
+            counted(tokens.len() as u64, "token"),
+            shape.length
+        );
+        let fault = entry.fault(Code::RowLength, "given/template_tokens", message);
+        faults.push(fault.hint("give fewer tokens, or use a model with longer rows"));
+    }
+    let holes = given.holes();
+    if holes >= shape.length as u64 {
+        let message = format!("the holes have {holes} tokens, but a row has {}", shape.length);
+        let fault = entry.fault(Code::RowLength, "given/template", message);
+        faults.push(fault.hint("write smaller holes, or `⟨…⟩`, which fills the row"));
     }
 }
 
