@@ -176,10 +176,17 @@ pub fn draw(drawing: &Drawing<'_>, cancel: &Cancel, watch: &mut dyn Watch) -> Re
     match failed {
         Some(error) => Err(error),
         None => Ok(Texts {
+            steps: match sampler {
+                // As many as the rows needed, each with a network call; with guidance two.
+                Sampler::Threshold(_) => {
+                    let most = drawn.network_calls.iter().copied().max().unwrap_or_default();
+                    most / (1 + u32::from(task.guidance != 0.0))
+                }
+                _ => steps,
+            },
             sampler,
             rows: drawn.tokens.chunks(length).map(<[u32]>::to_vec).collect(),
             network_calls: drawn.network_calls,
-            steps,
             unmasked: drawn.unmasked,
         }),
     }

@@ -657,7 +657,7 @@ fn sample_help_has_its_examples() {
     assert_eq!(code, Some(0));
     for part in [
         "mdlm sample pipelines/quickstart.json#model --prompt",
-        "⟨…⟩ of ⟨4⟩ is",
+        "⟨…⟩ of⟨4⟩ is",
         "[default: 0]",
     ] {
         assert!(help.contains(part), "{help}");

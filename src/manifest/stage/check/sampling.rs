@@ -105,7 +105,9 @@ fn check_steps_of_remasking(
         // The first step finds no token, and the last masks none.
         _ => steps > 2,
     };
-    if steps == 0 || masks_again(steps) {
+    // Times in a wrong order are a fault already.
+    let is_loop = remasking.rule == RemaskingRule::Loop;
+    if steps == 0 || masks_again(steps) || (is_loop && (off >= on || on >= 1.0)) {
         return;
     }
     let message = format!(
