@@ -20,7 +20,7 @@ impl Gibbs {
     fn position(step: &Step, row: usize, length: usize) -> u32 {
         let (sweep, place) = (step.index as usize / length, step.index as usize % length);
         // The order of a sweep is that of the numbers of its first step.
-        let first = step.number - step.index as u64 + (sweep * length) as u64;
+        let first = step.number - u64::from(step.index) + (sweep * length) as u64;
         let number = |position: u32| step.random.uniform(first, row as u64, 2 * position);
         let mut order: Vec<(f64, u32)> = (0..length as u32)
             .map(|position| (number(position), position))

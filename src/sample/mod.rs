@@ -33,7 +33,7 @@ pub mod analytic;
 pub mod ancestral;
 pub mod autoregressive;
 pub mod cached;
-pub mod euler;
+mod euler;
 pub mod first_hitting;
 pub mod gibbs;
 pub mod given;
@@ -204,12 +204,8 @@ pub fn build(
             posterior: posterior()?,
         }),
         manifest::Sampler::FirstHitting(_) => Box::new(first_hitting::FirstHitting { mask }),
-        manifest::Sampler::Analytic(_) => Box::new(analytic::Analytic {
-            posterior: posterior()?,
-        }),
-        manifest::Sampler::Euler(_) => Box::new(euler::Euler {
-            posterior: posterior()?,
-        }),
+        manifest::Sampler::Analytic(_) => Box::new(analytic::TauLeaping::analytic(posterior()?)),
+        manifest::Sampler::Euler(_) => Box::new(analytic::TauLeaping::euler(posterior()?)),
         manifest::Sampler::Random(steps) => ordered(Order::Random, steps),
         manifest::Sampler::LeftToRight(steps) => ordered(Order::LeftToRight, steps),
         manifest::Sampler::Confidence(steps) => by_confidence(ConfidenceScore::Probability, steps),

@@ -463,7 +463,7 @@ fn agree(
         ))
         .hint("name the tokenize stage of the tokenizer that the model was trained with"));
     }
-    // Without a mask of its own, a model of the hub or of the authors' training has the mask among the tokens of its vocabulary.
+    // A model of the hub or of the authors' training that states no mask has it among the tokens of its vocabulary.
     let size = stated.or(vocabulary.or(of_network).filter(|_| mask.is_none()));
     match size {
         Some(size) if size != u64::from(tokens.vocabulary) => {

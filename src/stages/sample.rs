@@ -32,7 +32,7 @@ const SAMPLES_TEXT: &str = "samples.txt";
 /// Texts that are drawn in windows, as they come: JSON lines of [`WindowLine`].
 const WINDOWS: &str = "windows.jsonl";
 /// File name of the recorded steps, JSON lines of [`UnmaskedLine`], a line a row.
-pub const STEPS: &str = "steps.jsonl";
+const STEPS: &str = "steps.jsonl";
 /// File name of [`Summary`].
 pub const SUMMARY: &str = "sample.json";
 /// Samples shown while it runs.
@@ -82,19 +82,6 @@ pub struct UnmaskedLine {
     pub steps: Vec<Option<u32>>,
     /// The probability that the model gave it then (L); `null` where no draw was made.
     pub probabilities: Vec<Option<f32>>,
-}
-
-/// Reads the recorded steps of a sample artifact; none where it has none.
-///
-/// # Errors
-/// The file is damaged.
-pub fn read_steps(artifact: &Path) -> Result<Vec<UnmaskedLine>> {
-    let path = artifact.join(STEPS);
-    if path.exists() {
-        read_json_lines(&path)
-    } else {
-        Ok(Vec::new())
-    }
 }
 
 /// A line of `windows.jsonl`: what a window adds to a text.

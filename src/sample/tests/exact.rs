@@ -18,7 +18,7 @@ fn analytic_steps_of_exact_scores_are_ancestral_steps() {
             published.grid = Grid::Published;
             let expected = run(task, &mut published, &network);
             let posterior = posterior(schedule, 3);
-            let by_probabilities = run(task, &mut analytic::Analytic { posterior }, &network);
+            let by_probabilities = run(task, &mut analytic::TauLeaping::analytic(posterior), &network);
             assert_eq!(by_probabilities.tokens, expected.tokens);
             assert!(
                 by_probabilities
@@ -29,7 +29,7 @@ fn analytic_steps_of_exact_scores_are_ancestral_steps() {
             // Logits are ln p, which sum to 1: with one token beside the mask, k(σ) = log (e^σ − 1), they are exact log-scores.
             let scores = crate::diffusion::Scores::OfLogits { tokens: 1.0 };
             let posterior = Posterior { scores, ..posterior };
-            let by_scores = run(task, &mut analytic::Analytic { posterior }, &network);
+            let by_scores = run(task, &mut analytic::TauLeaping::analytic(posterior), &network);
             assert_eq!(by_scores.tokens, expected.tokens);
         }
     }
@@ -62,8 +62,11 @@ fn samplers_of_scores_unmask_as_often_as_the_scores_say() {
     };
     let euler_step = |i: u32| if last(i) { 1.0 } else { rate(i) * total(i) };
     let cases: [(Box<dyn Sampler>, &dyn Fn(u32) -> f64); 2] = [
-        (Box::new(analytic::Analytic { posterior }), &analytic_step),
-        (Box::new(euler::Euler { posterior }), &euler_step),
+        (
+            Box::new(analytic::TauLeaping::analytic(posterior)),
+            &analytic_step,
+        ),
+        (Box::new(analytic::TauLeaping::euler(posterior)), &euler_step),
     ];
     for (mut sampler, unmasked) in cases {
         let task = Sampling {
@@ -315,7 +318,10 @@ fn chains_of_few_steps_have_the_enumerated_distribution() {
         let samplers: [(Box<dyn Sampler>, Grid); 3] = [
             (Box::new(ancestral(schedule, 3)), Grid::Exact),
             (Box::new(cached(schedule, 3)), Grid::Exact),
-            (Box::new(analytic::Analytic { posterior }), Grid::Published),
+            (
+                Box::new(analytic::TauLeaping::analytic(posterior)),
+                Grid::Published,
+            ),
         ];
         for (mut sampler, grid) in samplers {
             let task = Sampling {

@@ -447,7 +447,7 @@ fn agree(
             ));
         }
     }
-    // Without a mask of its own, a model has the mask among the tokens of its vocabulary.
+    // A model that states no mask has it among the tokens of its vocabulary.
     let stated = facts.tokens.or(facts.vocabulary.filter(|_| facts.mask.is_none()));
     match stated {
         Some(theirs) if theirs != ours => Err(other("the vocabulary", &facts.file, &theirs, &ours)),
