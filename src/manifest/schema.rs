@@ -86,17 +86,19 @@ fn description() -> Value {
 
 /// The schema of a stage's `matrix`.
 fn matrix() -> Value {
+    let field = json!({
+        "pattern": "^(?!kind$|kind\\.|matrix$|matrix\\.)[^.]+(\\.[^.]+)*$",
+        "patternErrorMessage": "a field of the stage; separate nested names by dots"
+    });
     json!({
         "title": "Matrix",
-        "description": "Fields of the stage to sweep, each with a list of values or a range. Separate the names of a nested field by dots \
-            (`objective.noise.epsilon`). Every combination of values makes an instance of the stage, such as `model@seed=1`, \
+        "description": "Fields of the stage to sweep, each with a list of values, a range or settings by name. Separate the names of a nested field by dots \
+            (`objective.noise.epsilon`). Several fields that change together have settings by name instead: \
+            `\"size\": { \"small\": { \"steps\": 100, \"batch\": 8 } }` makes the instance `model@size=small`. Every combination of values makes an instance of the stage, such as `model@seed=1`, \
             and an instance of every stage that reads it. Default: not swept.",
         "type": "object",
         "minProperties": 1,
-        "propertyNames": {
-            "pattern": "^(?!kind$|kind\\.|matrix$|matrix\\.)[^.]+(\\.[^.]+)*$",
-            "patternErrorMessage": "a field of the stage; separate nested names by dots"
-        },
+        "propertyNames": field,
         "additionalProperties": {
             "oneOf": [
                 {
@@ -133,6 +135,18 @@ fn matrix() -> Value {
                         }
                     },
                     "additionalProperties": false
+                },
+                {
+                    "title": "Settings by name",
+                    "description": "Fields that change together, by a name that stands for them in the names of instances and in \
+                        tables.",
+                    "type": "object",
+                    "minProperties": 1,
+                    "propertyNames": {
+                        "pattern": "^[A-Za-z0-9._+-]{1,40}$",
+                        "patternErrorMessage": "1 to 40 letters, digits and `.`, `_`, `-` or `+`"
+                    },
+                    "additionalProperties": { "type": "object", "propertyNames": field }
                 }
             ]
         }

@@ -29,10 +29,12 @@ use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Manifest, Stage, StageKind};
 use crate::stages;
 use crate::stages::key::{self, Parts};
+use crate::stages::table::check_cells;
 use crate::store::stat::ChecksumCache;
 use crate::store::{Digest, ExternalFile, InputOrigin, Key, Lookup, Record};
 
 mod changes;
+mod facts;
 mod figures;
 mod files;
 mod foresee;
@@ -260,10 +262,13 @@ impl Plan {
         let mut places: HashMap<&str, usize> = HashMap::with_capacity(wanted.len());
         for name in wanted {
             let mut stage = manifest.stages[name].clone();
-            if let Stage::Compare(compare) = &mut stage {
-                plan.find_replicates(compare, &places);
+            if let Some(results) = stage.collected() {
+                plan.describe(results);
             }
             let in_stage = || format!("stage `{name}`");
+            if let Stage::Table(table) = &stage {
+                check_cells(table).context(in_stage)?;
+            }
             let mut parts = key::parts(&stage, manifest.seed).context(in_stage)?;
             let piped = plan.piped_before(name, stage.kind(), &parts.files, &selection.piped, sources)?;
             let (files, observed, left_out) = match read_files(base, &parts.files, &piped, &known) {

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::Plan;
-use crate::manifest::Compare;
 use crate::manifest::instance::written;
+use crate::manifest::{Compared, Point};
 use crate::stages::replicates::{Setting, StageSeed, replicates};
 use crate::store::Digest;
 
@@ -62,20 +62,29 @@ impl Plan {
         setting
     }
 
-    /// Fills in which rows of a comparison differ in seeds alone. `places` are those of the planned stages.
-    pub(super) fn find_replicates(&self, compare: &mut Compare, places: &HashMap<&str, usize>) {
-        let indices: Option<Vec<usize>> = compare
-            .of
+    /// Fills in which of some results differ in seeds alone, and what is known of their models: of those that are planned.
+    pub fn describe(&self, results: &mut [Compared]) {
+        let stages = self.stages.iter().enumerate();
+        let places: HashMap<&str, usize> = stages.map(|(place, stage)| (&*stage.name, place)).collect();
+        // A stage that is not there is a fault of the manifest, found elsewhere, or is left out of the plan.
+        let planned: Vec<(usize, usize)> = results
             .iter()
-            .map(|row| places.get(&*row.stage).copied())
+            .enumerate()
+            .filter_map(|(result, of)| Some((result, *places.get(&*of.stage)?)))
             .collect();
-        // A stage that is not there is a fault of the manifest, found elsewhere.
-        let settings = self.settings(indices.unwrap_or_default());
-        let rows: Vec<_> = compare.of.iter().map(|row| &row.point).zip(&settings).collect();
+        let settings = self.settings(planned.iter().map(|(_, stage)| *stage));
+        let points: Vec<&Point> = planned
+            .iter()
+            .map(|(result, _)| &results[*result].point)
+            .collect();
+        let rows: Vec<_> = points.into_iter().zip(&settings).collect();
         let found = replicates(&rows).unwrap_or_default();
-        for (row, replicate) in compare.of.iter_mut().zip(found) {
-            row.setting = Some(replicate.setting);
-            row.seeds = replicate.seeds;
+        for ((result, _), replicate) in planned.iter().zip(found) {
+            results[*result].setting = Some(replicate.setting);
+            results[*result].seeds = replicate.seeds;
+        }
+        for (result, stage) in planned {
+            results[result].facts = self.facts(stage);
         }
     }
 }

@@ -41,9 +41,12 @@ pub struct ReportSubject<'a> {
 pub fn page(subject: ReportSubject<'_>, stages: &[ReportedStage<'_>]) -> Result<String> {
     let title = subject.title;
     // Tables first: the instances of a sweep are looked at one by one, if at all.
-    let (tables, others): (Vec<_>, Vec<_>) = stages
-        .iter()
-        .partition(|stage| matches!(stage.kind, StageKind::Compare | StageKind::Judge));
+    let (tables, others): (Vec<_>, Vec<_>) = stages.iter().partition(|stage| {
+        matches!(
+            stage.kind,
+            StageKind::Compare | StageKind::Judge | StageKind::Table
+        )
+    });
     let sections: Vec<Markup> = tables
         .into_iter()
         .chain(others)

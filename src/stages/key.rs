@@ -167,6 +167,9 @@ mod tests {
             json!({ "kind": "compare", "of": [
                 { "stage": "b@seed=2", "point": { "seed": 2 } }, { "stage": "c", "name": "c", "point": {} }
             ] }),
+            json!({ "kind": "table", "rows_by": "model", "of": [
+                { "stage": "b@model=x", "point": { "model": "x" } }, { "stage": "c", "name": "c", "point": {} }
+            ] }),
         ]
         .map(|value| {
             let kind = value["kind"].as_str().unwrap().to_owned();
@@ -201,6 +204,7 @@ mod tests {
         sample {"count":2,"given_ends":false,"sampler":{"kind":"cached"},"steps":128,"temperature":1.0,"weights":"ema"} seed 1
         judge {"of":[{"point":{"seed":2}},{"name":"e","point":{}}],"reference_records":100000,"variant":"plain","verbatim_tokens":32,"weights":"ema"} seed 1
         compare {"of":[{"point":{"seed":2}},{"name":"c","point":{}}]}
+        table {"cells":[[[0]]],"facts":[null,null],"of":[{"point":{"model":"x"}},{"name":"c","point":{}}],"rows_by":"model","show":"perplexity"}
         "#);
     }
 

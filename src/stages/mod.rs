@@ -36,6 +36,7 @@ pub mod pack;
 pub mod replicates;
 pub mod sample;
 pub mod source;
+pub mod table;
 pub mod tokenize;
 pub mod train;
 pub mod trained;

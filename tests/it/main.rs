@@ -46,6 +46,7 @@ mod sources;
 mod store;
 mod support;
 mod sweep;
+mod table;
 mod tokenizer_files;
 mod tokenizers;
 mod torch_files;

@@ -43,11 +43,8 @@ fn manifests_shipped_are_valid_and_name_the_schema() {
     ] {
         assert!(names.contains(&needed), "{needed} is not among {names:?}");
     }
-    for (path, name) in files.iter().zip(&names) {
-        let loaded = Manifest::load(path, &[], SHAPES).unwrap_or_else(|faults| panic!("{faults}"));
-        assert_eq!(loaded.manifest.name, **name, "a manifest is called like its file");
-        let schema = loaded.manifest.schema.as_deref().expect("names its schema");
-        assert!(loaded.base().join(schema).is_file(), "{name}: {schema}");
+    for folder in ["pipelines", "pipelines/paper", "pipelines/paper/small"] {
+        check_shipped(folder);
     }
     insta::assert_snapshot!(transcript(mdlm().current_dir(root()).arg("validate").args(&files)), @r"
     exit 0
@@ -55,6 +52,23 @@ fn manifests_shipped_are_valid_and_name_the_schema() {
     --- stderr
     8 manifests are valid
     ");
+}
+
+/// The manifests of a folder are valid, name their schema, and are called like their files.
+fn check_shipped(folder: &str) {
+    let files = manifests(folder);
+    assert!(files.len() >= 8, "{folder}: {files:?}");
+    for path in &files {
+        let below = path
+            .strip_prefix(root().join("pipelines"))
+            .unwrap()
+            .with_extension("");
+        let name = below.to_str().unwrap().replace('/', "-");
+        let loaded = Manifest::load(path, &[], SHAPES).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(loaded.manifest.name, name, "a manifest is called like its file");
+        let schema = loaded.manifest.schema.as_deref().expect("names its schema");
+        assert!(loaded.base().join(schema).is_file(), "{name}: {schema}");
+    }
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub mod schema;
 pub mod shapes;
 pub mod show;
 pub mod status;
+pub mod table;
 pub mod tokenizers;
 pub mod validate;
 pub mod variance;
@@ -46,7 +47,7 @@ pub mod verify;
 const LONG_ABOUT: &str = "\
     Masked diffusion language models (arXiv 2406.07524) from a JSON manifest: raw text to a trained, evaluated and \
     sampled model, rerunning only what changed.\n\n\
-    A manifest names stages (source, tokenize, pack, train, checkpoint, evaluate, sample, judge, compare) and what each \
+    A manifest names stages (source, tokenize, pack, train, checkpoint, evaluate, sample, judge, compare, table) and what each \
     consumes. `mdlm run` runs the stages and keeps their results in `.mdlm` beside the project; a later run reuses \
     every result that a change does not affect, and says why each other stage runs.\n\n\
     Data goes to standard output, messages to standard error.";
@@ -158,6 +159,9 @@ pub enum Command {
     /// Compare results: the instances of a sweep, runs, manifests
     #[command(long_about = compare::LONG_ABOUT)]
     Compare(compare::Args),
+    /// Show the tables of results beside published figures
+    #[command(long_about = table::LONG_ABOUT)]
+    Table(table::Args),
     /// Explain a stage's cache key and the history of its runs
     #[command(long_about = explain::LONG_ABOUT)]
     Explain(explain::Args),
@@ -201,6 +205,7 @@ impl Command {
             Self::Show(args) => format!("show the results of stage `{}`", args.stage),
             Self::Data(args) => format!("show the data of stage `{}`", args.stage),
             Self::Compare(_) => "compare results".to_owned(),
+            Self::Table(_) => "show the tables".to_owned(),
             Self::Explain(args) => format!("explain stage `{}`", args.stage),
             Self::Status(_) => "show what the store holds".to_owned(),
             Self::Gc(_) => "delete unused artifacts".to_owned(),
@@ -272,6 +277,7 @@ impl Command {
             Self::Show(args) => show::run(args, terminal),
             Self::Data(args) => data::run(args, terminal),
             Self::Compare(args) => compare::run(args, terminal),
+            Self::Table(args) => table::run(args, terminal),
             Self::Explain(args) => explain::run(args, terminal),
             Self::Status(args) => status::run(args, terminal),
             Self::Gc(args) => gc::run(args, terminal),

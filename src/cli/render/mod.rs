@@ -8,5 +8,6 @@ pub mod progress;
 pub mod report;
 pub mod style;
 pub mod table;
+pub mod tabulated;
 pub mod terminal;
 pub mod words;

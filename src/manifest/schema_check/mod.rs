@@ -389,7 +389,10 @@ impl Wording<'_> {
         // Every stage as written may have these; the schema of expanded stages does not have them.
         const WRITTEN: [(&str, &str); 2] = [
             ("description", "a string"),
-            ("matrix", "fields to sweep, each with a list of values or a range"),
+            (
+                "matrix",
+                "fields to sweep, each with a list of values, a range or settings by name",
+            ),
         ];
 
         let Some(member) = node.member(key) else { return };

@@ -178,6 +178,7 @@ mod tests {
             json!({ "kind": "judge", "model": "a", "grammar": "b", "training": "c",
                 "of": [{ "stage": "d", "point": {} }, { "stage": "e", "point": {} }] }),
             json!({ "kind": "compare", "of": [{ "stage": "a", "point": {} }, { "stage": "b", "point": {} }] }),
+            json!({ "kind": "table", "of": [{ "stage": "a", "point": {} }, { "stage": "b", "point": {} }] }),
         ];
         let mut kinds = HashSet::new();
         for stage in stages {

@@ -47,6 +47,20 @@ pub struct Compared {
     /// The seeds that distinguish rows of one setting, in the order of their columns. Filled in with `setting`.
     #[serde(skip)]
     pub seeds: Vec<Seed>,
+    /// What the manifest states of its model. Filled in for table stages when they are planned.
+    #[serde(skip)]
+    pub facts: Option<ModelFacts>,
+}
+
+/// What a manifest states of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFacts {
+    /// Parameters, embeddings and output layer included.
+    pub parameters: u64,
+    /// Tokens that its training predicted: of a row all for `ar`, and the masked ones otherwise, half on average. Absent for a
+    /// model from a file, and for one whose training began at another model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_tokens: Option<u64>,
 }
 
 /// A seed that differs between rows of one setting.
@@ -182,6 +196,10 @@ impl StageSpec for Compare {
     const COLLECTS: Option<(&'static str, &'static [StageKind])> = Some(("of", COMPARABLE));
     #[cfg(any(test, feature = "testing"))]
     const SMALLEST: (&'static str, &'static str) = (r#"{ "kind": "compare", "of": [] }"#, "of");
+
+    fn collected(&mut self) -> Option<&mut Vec<Compared>> {
+        Some(&mut self.of)
+    }
 
     fn references(&self) -> Vec<Reference<'_>> {
         let rows = self.of.iter().enumerate();

@@ -18,12 +18,13 @@ mod judge;
 mod pack;
 mod sample;
 pub mod source;
+mod table;
 mod tokenize;
 mod train;
 
 pub use checkpoint::Checkpoint;
 pub(super) use compare::COMPARED;
-pub use compare::{COMPARABLE, Compare, Compared, METRICS_IN_ORDER, Metric, Seed, compared_role};
+pub use compare::{COMPARABLE, Compare, Compared, METRICS_IN_ORDER, Metric, ModelFacts, Seed, compared_role};
 pub use evaluate::{Evaluate, Split, Weights};
 pub(super) use judge::JUDGED;
 pub use judge::{
@@ -32,6 +33,8 @@ pub use judge::{
 pub use pack::{Pack, Padding, RowFormat, Tail};
 pub use sample::{DEFAULT_SAMPLE_STEPS, Sample};
 pub use source::{Source, SourceInput, SyntheticInput};
+pub(super) use table::TABULATED_FORM;
+pub use table::{PublishedFigure, Table, TableColumn, TableRow, TableValue};
 pub use tokenize::{
     BertFile, Characters, Gpt2Files, PublishedTokenizer, SpecialTokens, SpecialTokensInText, TEXT8_ALPHABET,
     Tokenize, Tokenizer, TokenizerDownload, TokenizerFile, TokenizerOfStage, TrainTokenizer,
@@ -124,6 +127,8 @@ stage_kinds! {
     Judge = "judge",
     /// Collects the results of several stages, or of all instances of a sweep, in one table.
     Compare = "compare",
+    /// Puts results into the rows and columns of a table, beside published figures.
+    Table = "table",
 }
 
 /// The kinds of stages that make a model.
@@ -182,6 +187,11 @@ pub(super) trait StageSpec: Sized + 'static {
     /// Whether its result has a metric by which it can be compared.
     fn has_metric(&self) -> bool {
         false
+    }
+
+    /// The results that it compares, where it compares some: planning fills in which of them differ in seeds alone.
+    fn collected(&mut self) -> Option<&mut Vec<Compared>> {
+        None
     }
 
     /// Fills in the settings whose default depends on the objective of the model that it names.
@@ -335,8 +345,14 @@ impl Stage {
         with_settings!(self, settings => settings.has_metric())
     }
 
+    /// The results that it compares, where it compares some.
+    pub fn collected(&mut self) -> Option<&mut Vec<Compared>> {
+        with_settings!(self, settings => settings.collected())
+    }
+
     /// The stage whose model it evaluates or samples.
-    pub(super) fn model(&self) -> Option<&str> {
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
         let mut references = self.references().into_iter();
         let is_model = |reference: &Reference<'_>| reference.expects == MODELS;
         let model = references

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::tree::{collects, field_of, kind, placed, references, rename, set};
+use super::tree::{FIELD, collects, field_of, is_field, kind, not_swept, placed, references, rename, set};
 use super::values::{choices, thousands};
 use super::{
     Axis, Coordinate, Expander, MAX_NAME, MAX_STAGES, Made, Own, Point, SIGN, SweepValue, WrittenStage,
@@ -14,7 +14,7 @@ use crate::manifest::fault::{Code, Draft, alternatives, quoted};
 use crate::manifest::instance::written;
 use crate::manifest::json::{Data, Member, Node, pointer_join};
 use crate::manifest::order::order;
-use crate::manifest::stage::{COMPARED, JUDGED};
+use crate::manifest::stage::{COMPARED, JUDGED, TABULATED_FORM};
 
 impl<'t> Expander<'t> {
     /// Reads a stage and its own sweep.
@@ -57,15 +57,22 @@ impl<'t> Expander<'t> {
         let mut coordinates = Vec::new();
         let mut aliases = Vec::new();
         for (axis, choice) in axes.iter().zip(choices) {
-            if let Err(message) = set(&mut node, &axis.field, axis.key_span, &choice.node) {
-                let fault = Draft::new(Code::Matrix, axis.key_span, choice.pointer.clone(), message)
-                    .expected(
-                        "a field of the stage; separate nested names by dots: `objective.noise.epsilon`",
-                    );
-                // Once for all values.
-                if !self.faults.iter().any(|other| other.span == fault.span) {
-                    self.faults.push(fault);
+            let pointer = |field: &str| match &choice.settings {
+                Some(_) => pointer_join(&choice.pointer, field),
+                None => choice.pointer.clone(),
+            };
+            let one = [(axis.field.clone(), axis.key_span, choice.node.clone())];
+            for (field, key_span, value) in choice.settings.as_deref().unwrap_or(&one) {
+                if let Err(message) = set(&mut node, field, *key_span, value) {
+                    let fault = Draft::new(Code::Matrix, *key_span, pointer(field), message).expected(FIELD);
+                    // Once for all values.
+                    if !self.faults.iter().any(|other| other.span == fault.span) {
+                        self.faults.push(fault);
+                    }
                 }
+                let below = field.split('.');
+                let below = below.fold(String::new(), |pointer, name| pointer_join(&pointer, name));
+                aliases.push((below, pointer(field)));
             }
             coordinates.push(Coordinate {
                 field: axis.field.clone(),
@@ -73,9 +80,6 @@ impl<'t> Expander<'t> {
                 value: choice.value.clone(),
                 text: choice.text.clone(),
             });
-            let names = axis.field.split('.');
-            let below = names.fold(String::new(), |pointer, name| pointer_join(&pointer, name));
-            aliases.push((below, choice.pointer.clone()));
         }
         Own {
             coordinates,
@@ -90,31 +94,22 @@ impl<'t> Expander<'t> {
             self.faults.push(
                 Draft::new(Code::WrongType, matrix.span, pointer, "`matrix` is not an object")
                     .value(&matrix.to_json())
-                    .expected("fields, each with a list of values or a range: `{ \"seed\": [1, 2] }`"),
+                    .expected("fields, each with a list of values, a range or settings by name: `{ \"seed\": [1, 2] }`"),
             );
             return Vec::new();
         };
         if fields.is_empty() {
             self.faults.push(
                 Draft::new(Code::Matrix, matrix.span, pointer, "`matrix` is empty")
-                    .expected("fields, each with a list of values or a range: `{ \"seed\": [1, 2] }`")
+                    .expected("fields, each with a list of values, a range or settings by name: `{ \"seed\": [1, 2] }`")
                     .hint("leave `matrix` out if the stage is not swept"),
             );
         }
         let mut axes: Vec<Axis> = Vec::new();
         for field in fields {
             let at = pointer_join(pointer, &field.key);
-            let first = field.key.split('.').next().unwrap_or_default();
-            if field.key.split('.').any(str::is_empty) || matches!(first, "kind" | "matrix") {
-                let fault = Draft::new(
-                    Code::Matrix,
-                    field.key_span,
-                    at,
-                    format!("{} cannot be swept", quoted(&field.key)),
-                );
-                self.faults.push(fault.expected(
-                    "a field of the stage; separate nested names by dots: `objective.noise.epsilon`",
-                ));
+            if !is_field(&field.key) {
+                self.faults.push(not_swept(field, at));
                 continue;
             }
             match choices(&field.value, &at) {
@@ -334,10 +329,11 @@ impl<'t> Expander<'t> {
         joined
     }
 
-    /// Spells out what a compare or judge stage collects: a name or a list of names becomes an object for every instance.
+    /// Spells out what a compare, judge or table stage collects: a name or a list of names becomes an object for every instance.
     fn gather(&mut self, own: &mut Own, stage_pointer: &str) {
         let expected = match kind(&own.node) {
             Some(StageKind::Judge) => JUDGED,
+            Some(StageKind::Table) => TABULATED_FORM,
             _ => COMPARED,
         };
         let Data::Object(fields) = &mut own.node.data else {

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `"matrix": { "seed": [1, 2] }` in `model` | `model@seed=1`, `model@seed=2` |
 //! | two fields | the product, the first field slowest: `model@learning_rate=0.001,seed=1` |
+//! | `"matrix": { "corpus": { "ptb": { "input.corpus": "ptb", "detokenize": "ptb" } } }` | `text@corpus=ptb`: settings under one name |
 //! | `bound` consumes `model` | `bound@seed=1`, `bound@seed=2`, each consuming its namesake |
 //! | `bound` consumes two swept stages | joined where they share a field, the product of the others |
 //! | `bound` consumes `model@seed=2` | one `bound`: an instance is a stage like any other |
@@ -121,9 +122,11 @@ struct SweepValue {
     text: String,
     /// Where it stands.
     pointer: String,
+    /// Of named settings, the fields that it sets, each with the place of its name.
+    settings: Option<Vec<(String, Span, Node)>>,
 }
 
-/// A field of a matrix and its values.
+/// A field of a matrix and its values; or settings by name, and what they are called together.
 struct Axis {
     field: String,
     key_span: Span,

@@ -344,3 +344,84 @@ fn limit_on_the_number_of_instances() {
     let faults = message_of(&[("model/matrix", Value::Object(wide))]);
     assert!(faults.contains("the matrix makes"), "{faults}");
 }
+
+#[test]
+fn sweep_of_settings_by_name_sets_fields_together() {
+    let corpora = json!({
+        "short": { "input.files": ["a.txt"], "detokenize": "ptb" },
+        "long": { "input.files": ["b.txt", "c.txt"] }
+    });
+    let swept = load(&[
+        ("text/matrix", json!({ "corpus": corpora })),
+        ("model/from", json!("rows@corpus=long")),
+        (
+            "bound/matrix",
+            json!({ "corpus": { "short": { "draws": 8 }, "long": { "draws": 2 } }, "seed": [1, 2] }),
+        ),
+    ])
+    .unwrap();
+    assert_eq!(
+        names(&swept),
+        [
+            "text@corpus=short",
+            "text@corpus=long",
+            "tokens@corpus=short",
+            "tokens@corpus=long",
+            "rows@corpus=short",
+            "rows@corpus=long",
+            "bound@text.corpus=short,bound.corpus=short,seed=1",
+            "bound@text.corpus=short,bound.corpus=short,seed=2",
+            "bound@text.corpus=short,bound.corpus=long,seed=1",
+            "bound@text.corpus=short,bound.corpus=long,seed=2",
+            "bound@text.corpus=long,bound.corpus=short,seed=1",
+            "bound@text.corpus=long,bound.corpus=short,seed=2",
+            "bound@text.corpus=long,bound.corpus=long,seed=1",
+            "bound@text.corpus=long,bound.corpus=long,seed=2",
+        ]
+    );
+    let (Stage::Source(short), Stage::Source(long)) = (
+        &swept.manifest.stages["text@corpus=short"],
+        &swept.manifest.stages["text@corpus=long"],
+    ) else {
+        panic!("no source stages");
+    };
+    assert_eq!(
+        (short.detokenize.is_some(), long.detokenize.is_some()),
+        (true, false)
+    );
+    assert_ne!(short.input, long.input);
+    assert_eq!(
+        swept.sweeps.point("text@corpus=short").unwrap()["corpus"],
+        "short"
+    );
+}
+
+#[test]
+fn sweep_of_settings_by_name_reports_faults_at_their_fields() {
+    let fault = |corpora: Value| {
+        let faults = load(&[("model/matrix", json!({ "size": corpora }))]).unwrap_err();
+        faults.to_string()
+    };
+    let wrong = fault(json!({ "small": { "steps": 5, "batch": "many" }, "large": { "steps": 9 } }));
+    assert!(wrong.contains("stages.model.matrix.size.small.batch"), "{wrong}");
+    let unknown = fault(json!({ "small": { "stepz": 5 } }));
+    assert!(
+        unknown.contains("stepz") && unknown.contains("`steps`"),
+        "{unknown}"
+    );
+    for (corpora, message) in [
+        (
+            json!({ "a b": { "steps": 5 } }),
+            "`a b` is not a valid name of settings",
+        ),
+        (
+            json!({ "a": { "steps": 5 }, "b": 3 }),
+            "`3` is not an object of settings",
+        ),
+        (json!({ "a": { "kind": "train" } }), "`kind` cannot be swept"),
+        (json!({ "a": { "batch.of": 5 } }), "`batch` is not an object"),
+    ] {
+        let faults = fault(corpora);
+        assert!(faults.contains(message), "{faults}");
+    }
+}

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::manifest::StageKind;
-use crate::manifest::fault::quoted;
+use crate::manifest::fault::{Code, Draft, quoted};
 use crate::manifest::json::{Data, Member, Node};
 use crate::manifest::kinds;
 use crate::manifest::span::Span;
@@ -79,6 +79,22 @@ pub(super) fn rename(node: &mut Node, field: &str, instance: &str) {
         node = &mut member.value;
     }
     node.data = Data::String(instance.to_owned());
+}
+
+/// What a matrix sweeps, as messages state it.
+pub(super) const FIELD: &str =
+    "a field of the stage; separate nested names by dots: `objective.noise.epsilon`";
+
+/// Whether a name may stand for a field that a sweep sets.
+pub(super) fn is_field(name: &str) -> bool {
+    let first = name.split('.').next().unwrap_or_default();
+    !name.split('.').any(str::is_empty) && !matches!(first, "kind" | "matrix")
+}
+
+/// The fault of a name that stands for no such field.
+pub(super) fn not_swept(field: &Member, pointer: String) -> Draft {
+    let message = format!("{} cannot be swept", quoted(&field.key));
+    Draft::new(Code::Matrix, field.key_span, pointer, message).expected(FIELD)
 }
 
 /// Sets a field, names separated by dots; `null` removes it.

@@ -1,15 +1,20 @@
-//! The values of a swept field: a list or a range, and how a value is spelt in a name.
+//! The values of a swept field: a list, a range or settings by name, and how a value is spelt in a name.
 
 use serde_json::{Number, Value};
 
+use super::tree::{is_field, not_swept};
 use super::{MAX_SPELT, MAX_STAGES, SweepValue};
 use crate::manifest::fault::{Code, Draft, quoted, shortened, suggestion};
-use crate::manifest::json::{Data, Node, pointer_join};
+use crate::manifest::json::{Data, Member, Node, pointer_join};
 use crate::manifest::span::Span;
 
-/// The values of a field: a list or a range.
+/// What a sweep takes for a field, as messages state it.
+const CHOICES: &str = "a list of values, `[1, 2]`, a range, `{ \"from\": 1, \"to\": 4 }`, or settings by name, \
+    `{ \"short\": { \"steps\": 100 }, \"long\": { \"steps\": 900 } }`";
+
+/// The values of a field: a list, a range, or settings by name where every member is an object.
 pub(super) fn choices(node: &Node, pointer: &str) -> Result<Vec<SweepValue>, Box<Draft>> {
-    let wanted = "a list of values, `[1, 2]`, or a range, `{ \"from\": 1, \"to\": 4 }`";
+    let wanted = CHOICES;
     match &node.data {
         Data::Array(items) if items.is_empty() => {
             Err(
@@ -20,6 +25,9 @@ pub(super) fn choices(node: &Node, pointer: &str) -> Result<Vec<SweepValue>, Box
             )
         }
         Data::Array(items) => list(items, pointer),
+        Data::Object(members) if members.iter().any(|member| member.value.is_object()) => {
+            named(members, pointer)
+        }
         Data::Object(_) => range(node, pointer),
         _ => {
             let value = node.to_json();
@@ -75,6 +83,47 @@ fn list(items: &[Node], pointer: &str) -> Result<Vec<SweepValue>, Box<Draft>> {
             value,
             text,
             pointer: format!("{pointer}/{place}"),
+            settings: None,
+        });
+    }
+    Ok(all)
+}
+
+/// Settings by name: `{ "ptb": { "input.corpus": "ptb", "detokenize": "ptb" } }`.
+fn named(members: &[Member], pointer: &str) -> Result<Vec<SweepValue>, Box<Draft>> {
+    let mut all = Vec::new();
+    for member in members {
+        let at = pointer_join(pointer, &member.key);
+        let value = Value::String(member.key.clone());
+        let text = spelling(&value);
+        if text != member.key {
+            let message = format!("{} is not a valid name of settings", quoted(&member.key));
+            return Err(Draft::new(Code::InvalidName, member.key_span, at, message)
+                .expected(format!(
+                    "1 to {MAX_SPELT} letters, digits and `.`, `_`, `-` or `+`: it becomes a part of the instance's name"
+                ))
+                .into());
+        }
+        let Data::Object(fields) = &member.value.data else {
+            let value = member.value.to_json();
+            let message = format!("{} is not an object of settings", quoted(&shortened(&value)));
+            return Err(Draft::new(Code::WrongType, member.value.span, at, message)
+                .value(&value)
+                .expected(CHOICES)
+                .into());
+        };
+        if let Some(field) = fields.iter().find(|field| !is_field(&field.key)) {
+            return Err(not_swept(field, pointer_join(&at, &field.key)).into());
+        }
+        let settings = fields
+            .iter()
+            .map(|field| (field.key.clone(), field.key_span, field.value.clone()));
+        all.push(SweepValue {
+            node: member.value.clone(),
+            value,
+            text,
+            pointer: at,
+            settings: Some(settings.collect()),
         });
     }
     Ok(all)
@@ -236,6 +285,7 @@ fn choice(node: &Node, pointer: &str, number: Number) -> SweepValue {
         text: spelling(&value),
         value,
         pointer: pointer.to_owned(),
+        settings: None,
     }
 }
 

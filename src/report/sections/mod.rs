@@ -3,6 +3,7 @@
 mod compare;
 mod judge;
 mod sample;
+mod table;
 mod train;
 
 use std::path::Path;
@@ -26,6 +27,7 @@ pub(super) fn section(
         StageKind::Train => train::section(stage, stages, folder),
         StageKind::Sample => sample::section(folder),
         StageKind::Compare => compare::section(folder),
+        StageKind::Table => table::section(folder),
         StageKind::Judge => judge::section(folder),
         StageKind::Source
         | StageKind::Tokenize

@@ -87,7 +87,7 @@ impl Group {
 }
 
 /// The values of a row's seeds.
-fn seeds_of(row: &Row) -> Vec<u64> {
+pub(in crate::stages) fn seeds_of(row: &Row) -> Vec<u64> {
     row.seeds.iter().map(|seed| seed.value).collect()
 }
 

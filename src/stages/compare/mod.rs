@@ -32,14 +32,14 @@ use super::{Context, Run, StageOutput};
 use crate::data::{Unit, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate::{Interval, Quantity};
-use crate::manifest::{BoundEnds, Compare, Estimator, Metric, Point, Seed};
+use crate::manifest::{BoundEnds, Compare, Compared, Estimator, Metric, Point, Seed};
 use crate::plural::counted;
 use crate::store::{Digest, ExternalFile};
 use crate::train::{METRICS, ValidationLine};
 
 mod columns;
 pub mod group;
-mod metric;
+pub(super) mod metric;
 mod paired;
 mod places;
 mod remarks;
@@ -54,6 +54,7 @@ pub use verdict::Verdict;
 
 pub use crate::manifest::METRICS_IN_ORDER;
 use group::{Group, groups};
+pub(super) use table::quoted_field;
 use table::{csv, markdown, table};
 
 /// File name of the table as JSON.
@@ -283,21 +284,29 @@ impl Run for Compare {
     /// What its rows are called is written into its table, as is which of them differ in seeds alone; which stages made them is
     /// not.
     fn state_contents(&self, config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
-        let rows = self.of.iter().map(|row| {
-            let point = value_of(&row.point)?;
-            let mut written = match &row.name {
-                Some(name) => json!({ "name": name, "point": point }),
-                None => json!({ "point": point }),
-            };
-            if let Some(setting) = row.setting {
-                written["setting"] = json!(setting);
-                written["seeds"] = json!(row.seeds);
-            }
-            Ok(written)
-        });
-        config.insert("of".to_owned(), rows.collect::<Result<Value>>()?);
+        config.insert("of".to_owned(), contents_of(&self.of)?);
         Ok(vec![])
     }
+}
+
+/// What results are called, and which of them differ in seeds alone, as a key has it.
+///
+/// # Errors
+/// A bug: the values of sweeps have a canonical form.
+pub(super) fn contents_of(of: &[Compared]) -> Result<Value> {
+    let rows = of.iter().map(|row| {
+        let point = value_of(&row.point)?;
+        let mut written = match &row.name {
+            Some(name) => json!({ "name": name, "point": point }),
+            None => json!({ "point": point }),
+        };
+        if let Some(setting) = row.setting {
+            written["setting"] = json!(setting);
+            written["seeds"] = json!(row.seeds);
+        }
+        Ok(written)
+    });
+    rows.collect()
 }
 
 /// A table in order. Its rows may have more to them than what is compared.

@@ -14,7 +14,7 @@ use crate::plural::counted;
 
 /// `compare.json`.
 #[derive(Serialize)]
-pub(super) struct Table<'a> {
+pub(super) struct ComparisonFile<'a> {
     #[serde(flatten)]
     head: TableHead<'a>,
     rows: &'a [Row],
@@ -131,8 +131,8 @@ pub(super) fn parse(text: &str) -> serde_json::Result<Comparison> {
     Ok(Comparison::read(rows, sorted_by, differences))
 }
 
-pub(super) fn table(found: &Comparison) -> Table<'_> {
-    Table {
+pub(super) fn table(found: &Comparison) -> ComparisonFile<'_> {
+    ComparisonFile {
         head: found.head(),
         rows: &found.rows,
     }
@@ -365,15 +365,17 @@ pub(super) fn csv(found: &Comparison) -> String {
         line.extend(lengths.then(given));
         lines.push(line);
     }
-    let quoted = |field: &String| {
-        if field.contains([',', '"', '\n', '\r']) {
-            format!("\"{}\"", field.replace('"', "\"\""))
-        } else {
-            field.clone()
-        }
-    };
     lines
         .iter()
-        .map(|line| line.iter().map(quoted).collect::<Vec<_>>().join(",") + "\r\n")
+        .map(|line| line.iter().map(quoted_field).collect::<Vec<_>>().join(",") + "\r\n")
         .collect()
+}
+
+/// A field as CSV has it: in quotes where it has commas, quotes or line breaks.
+pub(in crate::stages) fn quoted_field(field: &String) -> String {
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.clone()
+    }
 }

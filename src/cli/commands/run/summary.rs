@@ -1,16 +1,18 @@
 //! The summary of a run: a row per stage, the key figures, the tables of sweeps.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use crate::cli::args::project::Project;
 use crate::cli::render::style::{self, Style};
 use crate::cli::render::table::{columns, paragraph};
 use crate::cli::render::terminal::Terminal;
-use crate::cli::render::{comparison, words};
+use crate::cli::render::{comparison, tabulated, words};
 use mdlm::executor::{Options, StageSummary, Status, Summary};
-use mdlm::manifest::Sweeps;
+use mdlm::manifest::{StageKind, Sweeps};
 use mdlm::numbers::duration;
 use mdlm::plan::Plan;
+use mdlm::stages::table::TableResult;
 
 /// A row of the summary: a stage, or the instances of a sweep together.
 struct SummaryRow {
@@ -156,9 +158,17 @@ pub(super) fn table(
             },
         ));
     }
-    for table in comparison::of_run(&project.loaded, plan, summary) {
+    let tables = tables_of(summary, project);
+    for table in &tables {
         text.push('\n');
-        text.push_str(&comparison::text(&table, terminal.colors_talk()));
+        text.push_str(&tabulated::text(table, terminal.colors_talk()));
+    }
+    // The tables of a manifest say what its sweeps are compared by.
+    if tables.is_empty() {
+        for table in comparison::of_run(&project.loaded, plan, summary) {
+            text.push('\n');
+            text.push_str(&comparison::text(&table, terminal.colors_talk()));
+        }
     }
     if !options.overrides.is_empty() {
         text.push('\n');
@@ -167,6 +177,20 @@ pub(super) fn table(
         text.push('\n');
     }
     text.trim_end().to_owned()
+}
+
+/// The tables that a run has made or found.
+fn tables_of(summary: &Summary, project: &Project) -> Vec<TableResult> {
+    let stages = &project.loaded.manifest.stages;
+    let is_table = |name: &str| {
+        stages
+            .get(name)
+            .is_some_and(|stage| stage.kind() == StageKind::Table)
+    };
+    let made = summary.stages.iter().filter(|stage| is_table(&stage.name));
+    // A table that cannot be read is not a reason for a run to fail.
+    made.filter_map(|stage| TableResult::open(Path::new(stage.path.as_ref()?)).ok())
+        .collect()
 }
 
 fn style_of(status: Status) -> Style {

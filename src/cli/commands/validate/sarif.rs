@@ -339,7 +339,7 @@ fn explained(code: Code) -> (&'static str, &'static str) {
         Code::NoEffect => ("The setting has no effect here.", "Remove it: it has no effect."),
         Code::Matrix => (
             "The sweep is malformed.",
-            "Name fields of the stage, each with a list of different values or a range that ends, a thousand stages \
+            "Name fields of the stage, each with a list of different values, a range that ends or settings by name, a thousand stages \
              in all at most.",
         ),
         Code::Disagreement => (

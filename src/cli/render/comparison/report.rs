@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::rows::Table;
+use super::rows::ShownComparison;
 use mdlm::data::Unit;
 use mdlm::evaluate::Quantity;
 use mdlm::manifest::Point;
@@ -66,7 +66,7 @@ struct RowReport<'a> {
 
 /// A table, to be printed as JSON.
 #[must_use]
-pub fn report(table: &Table) -> TableReport<'_> {
+pub fn report(table: &ShownComparison) -> TableReport<'_> {
     TableReport {
         kind: table.rows.first().map_or("", |row| row.kind.name()),
         head: table.head(),

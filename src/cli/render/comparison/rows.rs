@@ -57,7 +57,7 @@ impl AsMut<Row> for Shown {
 }
 
 /// The rows of stages of one kind, in order.
-pub type Table = Comparison<Shown>;
+pub type ShownComparison = Comparison<Shown>;
 
 /// The rows of some stages of a plan, by their names.
 ///
@@ -243,7 +243,7 @@ fn short<'a>(label: &'a str, all: &[String]) -> &'a str {
 
 /// A table for each kind of stage, in order: stages of one kind measure the same.
 #[must_use]
-pub fn by_kind(rows: Vec<Shown>, sort: Option<Metric>) -> Vec<Table> {
+pub fn by_kind(rows: Vec<Shown>, sort: Option<Metric>) -> Vec<ShownComparison> {
     let mut tables: Vec<Vec<Shown>> = Vec::new();
     for row in rows {
         match tables.iter_mut().find(|table| table[0].kind == row.kind) {
@@ -263,13 +263,13 @@ pub fn by_kind(rows: Vec<Shown>, sort: Option<Metric>) -> Vec<Table> {
             for (shown, replicate) in rows.iter_mut().zip(found) {
                 shown.row.place(replicate.setting, replicate.seeds);
             }
-            Table::of(rows, by)
+            ShownComparison::of(rows, by)
         })
         .collect()
 }
 
 /// The instances of a run's sweeps: those that judge models, else those that train them.
-pub fn of_run(loaded: &Loaded, plan: &Plan, summary: &Summary) -> Vec<Table> {
+pub fn of_run(loaded: &Loaded, plan: &Plan, summary: &Summary) -> Vec<ShownComparison> {
     let places: Vec<Option<usize>> = summary
         .stages
         .iter()

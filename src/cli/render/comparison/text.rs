@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use console::{measure_text_width, truncate_str};
 
-use super::rows::{AWAY, Shown, Table};
+use super::rows::{AWAY, Shown, ShownComparison};
 use crate::cli::render::style;
 use crate::cli::render::table::{columns, end, paragraph, width as table_width, widths};
 use mdlm::manifest::{Metric, Point};
@@ -22,8 +22,8 @@ const LEFT_OUT: usize = 8;
 const SHOWN: usize = 24;
 
 /// A table as text: what does not fit into a terminal's width is left out, and said to be.
-pub fn text(table: &Table, color: bool) -> String {
-    let Table {
+pub fn text(table: &ShownComparison, color: bool) -> String {
+    let ShownComparison {
         by,
         verdict,
         differences,
