@@ -3,7 +3,7 @@
 //! # Map
 //!
 //! manifest → plan (typed DAG with a cache key per stage) → executor → stages: source → tokenize → pack → train |
-//! checkpoint → evaluate | sample → judge | compare. Stages exchange data only as files in a content-addressed store.
+//! checkpoint → evaluate | sample → judge | compare | table. Stages exchange data only as files in a content-addressed store.
 //!
 //! A module imports only from layers below its own; a test checks this.
 //!

@@ -1,4 +1,4 @@
-"""Runs a manifest that compares objectives on a real text, and keeps its table as a dated record.
+"""Runs a manifest that compares models on a real text, and keeps its tables as a dated record.
 
     cargo build --release
     python tests/bench/objectives.py tests/bench/objectives/wikitext-2.json \\
@@ -6,8 +6,9 @@
         --set 'stages.test_text.input.files=["/data/wiki.test.tokens"]' \\
         --record tests/bench/2026-11-29-objectives.json
 
-The record is a list of runs. Each has the digests of the texts, the tables of its `compare` stages, and the seconds that
-each stage took: those of a stage from the store are of the run that made it.
+The record is a list of runs. Each has the digests of the texts, the tables of its `compare` and `table` stages, and the
+seconds that each stage took: those of a stage from the store are of the run that made it. With `--partial`, stages may
+fail: the tables then state why cells are missing. `MDLM_STORE` names a store that several manifests share.
 """
 
 import argparse
@@ -28,28 +29,33 @@ def main():
     parser.add_argument("--mdlm", default=ROOT / "target/release/mdlm", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="as of `mdlm run`")
     parser.add_argument("--threads", default=os.cpu_count(), type=int)
+    parser.add_argument("--partial", action="store_true", help="record what is there although a stage fails")
     parser.add_argument("--record", type=Path, help="JSON list to which the run is added")
     arguments = parser.parse_args()
     overrides = [word for assignment in arguments.set for word in ("--set", assignment)]
 
-    def mdlm(command, *words):
+    def mdlm(command, *words, check=True):
         line = [arguments.mdlm, command, arguments.manifest, *words, *overrides]
-        return subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout
+        return subprocess.run(line, check=check, stdout=subprocess.PIPE, text=True).stdout
 
     run = [arguments.mdlm, "run", arguments.manifest, "--threads", str(arguments.threads), *overrides]
-    subprocess.run(run, check=True)
+    subprocess.run(run, check=not arguments.partial)
     stages = json.loads(mdlm("plan", "--json"))["stages"]
-    shown = {stage["name"]: json.loads(mdlm("show", stage["name"], "--json")) for stage in stages}
-    tables = [stage["name"] for stage in stages if stage["kind"] == "compare"]
+    shown = {stage["name"]: mdlm("show", stage["name"], "--json", check=not arguments.partial) for stage in stages}
+    shown = {name: json.loads(text) for name, text in shown.items() if text}
+    compared = [stage["name"] for stage in stages if stage["kind"] == "compare" and stage["name"] in shown]
+    tables = {name: json.loads((Path(mdlm("path", name).strip()) / "compare.json").read_text()) for name in compared}
+    if any(stage["kind"] == "table" for stage in stages):
+        tables |= json.loads(mdlm("table", "--json"))
     entry = {
         "date": datetime.date.today().isoformat(),
         "processor": processor(),
         "system": platform.system(),
         "threads": arguments.threads,
-        "manifest": arguments.manifest.name,
+        "manifest": str(arguments.manifest.resolve().relative_to(ROOT)),
         "texts": {stage: of["key"]["files"] for stage, of in shown.items() if of["key"]["kind"] == "source"},
         "seconds": {stage: round(of["provenance"]["seconds"], 1) for stage, of in shown.items()},
-        "tables": {name: json.loads((Path(mdlm("path", name).strip()) / "compare.json").read_text()) for name in tables},
+        "tables": tables,
     }
     if arguments.record:
         entries = json.loads(arguments.record.read_text()) if arguments.record.exists() else []

@@ -239,3 +239,21 @@ fn table_cells_of_several_settings_are_refused_before_anything_runs() {
         assert!(talk.contains(expected), "{expected}: {talk}");
     }
 }
+
+#[test]
+fn table_of_a_run_that_fails_is_shown_by_the_command() {
+    let project = project(&table());
+    let absent = "stages.other-text.matrix.corpus.words.input={\"kind\":\"download\",\"files\":[{\"url\":\
+                  \"http://127.0.0.1:9/a.txt\",\"unpinned\":true}]}";
+    let (code, _, talk) = printed(&mut project.mdlm("run", &["--set", absent]));
+    assert_ne!(code, Some(0), "{talk}");
+    let hint = "`mdlm table pipelines/tiny.json` shows the table with the cells that are there";
+    assert!(words(&talk).contains(hint), "{talk}");
+    let found: Value = serde_json::from_str(&shown(&project, &["--json", "--set", absent])).unwrap();
+    let cells = &found["table"]["rows"][1]["cells"];
+    assert_eq!(cells[0]["here"]["seeds"], 2, "{cells}");
+    assert!(
+        cells[1]["missing"].is_string() && cells[1]["here"].is_null(),
+        "{cells}"
+    );
+}

@@ -7,6 +7,7 @@ use crate::cli::args::project::Project;
 use crate::cli::render::style::{self, Style};
 use crate::cli::render::table::{columns, paragraph};
 use crate::cli::render::terminal::Terminal;
+use crate::cli::render::words::in_shell;
 use crate::cli::render::{comparison, tabulated, words};
 use mdlm::executor::{Options, StageSummary, Status, Summary};
 use mdlm::manifest::{StageKind, Sweeps};
@@ -159,6 +160,14 @@ pub(super) fn table(
         ));
     }
     let tables = tables_of(summary, project);
+    if has_unfinished_table(summary, project) {
+        let path = in_shell(&project.loaded.path.display().to_string());
+        text.push('\n');
+        text.push_str(&paragraph(&format!(
+            "`mdlm table {path}` shows the table with the cells that are there"
+        )));
+        text.push('\n');
+    }
     for table in &tables {
         text.push('\n');
         text.push_str(&tabulated::text(table, terminal.colors_talk()));
@@ -179,17 +188,28 @@ pub(super) fn table(
     text.trim_end().to_owned()
 }
 
-/// The tables that a run has made or found.
-fn tables_of(summary: &Summary, project: &Project) -> Vec<TableResult> {
+/// The table stages of a run.
+fn table_stages<'a>(summary: &'a Summary, project: &'a Project) -> impl Iterator<Item = &'a StageSummary> {
     let stages = &project.loaded.manifest.stages;
     let is_table = |name: &str| {
         stages
             .get(name)
             .is_some_and(|stage| stage.kind() == StageKind::Table)
     };
-    let made = summary.stages.iter().filter(|stage| is_table(&stage.name));
+    summary.stages.iter().filter(move |stage| is_table(&stage.name))
+}
+
+/// Whether a run has ended before a table, although results for it may be there.
+fn has_unfinished_table(summary: &Summary, project: &Project) -> bool {
+    let unfinished = [Status::Failed, Status::Interrupted, Status::NotRun];
+    table_stages(summary, project).any(|stage| unfinished.contains(&stage.status))
+}
+
+/// The tables that a run has made or found.
+fn tables_of(summary: &Summary, project: &Project) -> Vec<TableResult> {
     // A table that cannot be read is not a reason for a run to fail.
-    made.filter_map(|stage| TableResult::open(Path::new(stage.path.as_ref()?)).ok())
+    table_stages(summary, project)
+        .filter_map(|stage| TableResult::open(Path::new(stage.path.as_ref()?)).ok())
         .collect()
 }
 
