@@ -119,7 +119,7 @@ fn table_fills_its_cells_and_a_file_of_each_format() {
         "Bounds",
         "Letters (perplexity per token)",
         "% higher here",
-        "Old (quoted)",
+        "Old quoted",
     ] {
         assert!(text.contains(expected), "{expected}: {text}");
     }

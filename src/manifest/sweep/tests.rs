@@ -419,7 +419,7 @@ fn sweep_of_settings_by_name_reports_faults_at_their_fields() {
             "`3` is not an object of settings",
         ),
         (json!({ "a": { "kind": "train" } }), "`kind` cannot be swept"),
-        (json!({ "a": { "batch.of": 5 } }), "`batch` is not an object"),
+        (json!({ "a": { "steps.of": 5 } }), "`steps` is not an object"),
     ] {
         let faults = fault(corpora);
         assert!(faults.contains(message), "{faults}");
