@@ -11,7 +11,7 @@ use crate::data::detokenize::detokenize_by_all;
 use crate::data::records::Texts;
 use crate::error::{Error, Result};
 use crate::manifest::detokenize::Detokenization;
-use crate::manifest::reading::{Range, RangeUnit};
+use crate::manifest::reading::{EmptyRecords, Range, RangeUnit};
 use crate::manifest::source::{Filter, Source};
 use crate::rng::Random;
 
@@ -67,6 +67,7 @@ impl Selection {
                 matches: expression("matches", filter.matches.as_deref())?,
                 excludes: expression("excludes", filter.excludes.as_deref())?,
                 hash: filter.unique,
+                keeps_empty: source.empty() == EmptyRecords::Keep,
             },
             seen: filter.unique.then(HashSet::default),
             sample: source.sample.map(|share| Sample {
@@ -203,7 +204,8 @@ impl Window {
             }
             let start = self.position;
             self.position = start.saturating_add(length);
-            if self.position <= self.from {
+            // Of no character, a record lies where it stands.
+            if self.position < self.from || (self.position == self.from && length > 0) {
                 left_out.range += 1;
                 continue;
             }
@@ -239,6 +241,8 @@ struct Transform {
     excludes: Option<Regex>,
     /// Whether to hash the text.
     hash: bool,
+    /// Whether records without text stay.
+    keeps_empty: bool,
 }
 
 enum Transformed<'a> {
@@ -252,7 +256,7 @@ enum Transformed<'a> {
 impl Transform {
     fn apply<'a>(&self, text: &'a str) -> Transformed<'a> {
         let text = detokenize_by_all(&self.detokenize, text);
-        if text.trim_start().is_empty() {
+        if !self.keeps_empty && text.trim_start().is_empty() {
             return Transformed::Empty;
         }
         let bytes = text.len() as u64;
@@ -331,6 +335,7 @@ mod tests {
             }),
             range: None,
             detokenize: None,
+            empty_records: None,
             filter: None,
             sample: None,
             limit: None,
@@ -457,6 +462,27 @@ mod tests {
     }
 
     #[test]
+    fn empty_records_stay_where_the_source_keeps_them() {
+        let mut source = source();
+        source.empty_records = Some(EmptyRecords::Keep);
+        let all = ["", "ab", " ", "", "cd"];
+        assert_eq!(select(&source, &all, 2).0, all);
+        // They count as records of a range, and have no character of one.
+        for (unit, from, to, kept) in [
+            (RangeUnit::Records, 1, 4, &["ab", " ", ""][..]),
+            (RangeUnit::Characters, 0, 3, &["", "ab", " "]),
+            (RangeUnit::Characters, 3, 5, &["", "cd"]),
+        ] {
+            source.range = Some(Range {
+                unit,
+                from,
+                to: Some(to),
+            });
+            assert_eq!(select(&source, &all, 2).0, kept, "{from} to {to}");
+        }
+    }
+
+    #[test]
     fn filter_with_a_malformed_expression_is_refused() {
         let mut source = source();
         source.filter = Some(Filter {
@@ -527,6 +553,7 @@ mod tests {
             prop::option::of(1u64..6),
         )
             .prop_map(|(cut, natural, filter, sample, limit)| Source {
+                empty_records: None,
                 range: cut.map(|(records, from, to)| {
                     let unit = if records {
                         RangeUnit::Records

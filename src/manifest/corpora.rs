@@ -24,7 +24,8 @@ pub struct NamedCorpus {
     /// Name of the corpus; `mdlm corpora` lists them.
     #[schemars(schema_with = "corpus_names")]
     pub corpus: String,
-    /// Part of the corpus to read. Default: most sources are for training.
+    /// Part of the corpus to read. Default: most sources are for training; a model is evaluated on another part only if
+    /// the manifest says so.
     #[serde(default)]
     pub split: CorpusSplit,
     /// Local copies of the split's files: paths or globs relative to the manifest's folder, in the order in which `mdlm
@@ -45,6 +46,8 @@ pub enum CorpusSplit {
     Validation,
     /// The part for the final evaluation.
     Test,
+    /// The part that the figures of arXiv 2406.07524 are on: `mdlm corpora` says which of the others it is.
+    Paper,
 }
 
 impl CorpusSplit {
@@ -55,6 +58,7 @@ impl CorpusSplit {
             Self::Train => "train",
             Self::Validation => "validation",
             Self::Test => "test",
+            Self::Paper => "paper",
         }
     }
 }
@@ -72,6 +76,9 @@ pub struct Corpus {
     pub homepage: &'static str,
     /// A remark for users.
     pub note: Option<&'static str>,
+    /// The split that arXiv 2406.07524 evaluates on, if it uses the corpus. Of its program (kuleshov-group/mdlm at c112c52,
+    /// `dataloader.py`): `test` of LM1B, AG News and text8, all of LAMBADA, `validation` of all others.
+    pub paper: Option<CorpusSplit>,
     /// The files.
     pub files: &'static [CorpusFile],
     /// The parts it has.
@@ -159,6 +166,10 @@ impl Corpus {
     /// A part of it.
     #[must_use]
     pub fn part(&self, split: CorpusSplit) -> Option<&CorpusPart> {
+        let split = match split {
+            CorpusSplit::Paper => self.paper?,
+            split => split,
+        };
         self.parts.iter().find(|part| part.split == split)
     }
 
@@ -360,8 +371,8 @@ const fn openwebtext(split: CorpusSplit, from: u64, to: u64) -> CorpusPart {
 
 const WIKITEXT_LICENCE: &str = "CC BY-SA 4.0 (Hugging Face's metadata)";
 const WIKITEXT_PAPER: &str = "https://arxiv.org/abs/1609.07843";
-const WIKITEXT_RAW: &str = "The authors of arXiv 2406.07524 evaluate on the raw spelling. Lines without text, which they \
-    keep as empty records, are dropped.";
+const WIKITEXT_RAW: &str = "The figures of arXiv 2406.07524 on WikiText are for WikiText-103 in this spelling, with \
+    lines without text as empty records, which `\"empty_records\": \"keep\"` keeps.";
 const PAPERS_LICENCE: &str = "not stated; the papers have their own";
 const PAPERS_HOMEPAGE: &str = "https://github.com/armancohan/long-summarization";
 
@@ -378,6 +389,7 @@ pub const CORPORA: &[Corpus] = &[
             "`test` is all 50 held-out files, as `datasets` has it and arXiv 2406.07524 evaluates on; the \
              benchmark's own test set is the first of them.",
         ),
+        paper: Some(Test),
         // Address, size, checksum: tensorflow/datasets, tensorflow_datasets/url_checksums/lm1b.txt; the hub's metadata
         // agrees. Members and which of them is what: huggingface/datasets, datasets/lm1b/lm1b.py. Records: the hub's
         // metadata.
@@ -409,6 +421,7 @@ pub const CORPORA: &[Corpus] = &[
         licence: "LDC User Agreement for Non-Members (Hugging Face's metadata)",
         homepage: "https://catalog.ldc.upenn.edu/LDC99T42",
         note: None,
+        paper: Some(Validation),
         // All: the hub's metadata of `ptb_text_only`.
         files: &[
             file(
@@ -439,6 +452,7 @@ pub const CORPORA: &[Corpus] = &[
         licence: WIKITEXT_LICENCE,
         homepage: WIKITEXT_PAPER,
         note: None,
+        paper: None,
         // Size, checksum: the hub's metadata of `wikitext`. Members: huggingface/datasets, datasets/wikitext/wikitext.py.
         // The address there (research.metamind.io) has been closed since 2024 (pytorch/text, issue 2255); this one is
         // of WikiText's first author, who serves the other archives unchanged.
@@ -459,6 +473,7 @@ pub const CORPORA: &[Corpus] = &[
         licence: WIKITEXT_LICENCE,
         homepage: WIKITEXT_PAPER,
         note: Some(WIKITEXT_RAW),
+        paper: None,
         // Size, checksum: the hub's metadata of `wikitext`. Members: huggingface/datasets, datasets/wikitext/wikitext.py.
         // The address there (research.metamind.io) has been closed since 2024 (pytorch/text, issue 2255); this one is
         // of WikiText's first author, and public programs check what it serves against the same SHA-256.
@@ -479,6 +494,7 @@ pub const CORPORA: &[Corpus] = &[
         licence: WIKITEXT_LICENCE,
         homepage: WIKITEXT_PAPER,
         note: None,
+        paper: None,
         // Size, checksum: the hub's metadata of `wikitext`. Members: huggingface/datasets, datasets/wikitext/wikitext.py.
         // The address there (research.metamind.io) has been closed since 2024 (pytorch/text, issue 2255); this one is
         // of WikiText's first author, and public programs check what it serves against the same SHA-256.
@@ -499,6 +515,7 @@ pub const CORPORA: &[Corpus] = &[
         licence: WIKITEXT_LICENCE,
         homepage: WIKITEXT_PAPER,
         note: Some(WIKITEXT_RAW),
+        paper: Some(Validation),
         // Size, checksum: the hub's metadata of `wikitext`. Members: huggingface/datasets, datasets/wikitext/wikitext.py.
         // The address there (research.metamind.io) has been closed since 2024 (pytorch/text, issue 2255); this one is
         // of WikiText's first author, who serves the other archives unchanged.
@@ -519,6 +536,7 @@ pub const CORPORA: &[Corpus] = &[
         licence: "MIT (EleutherAI/lambada_openai)",
         homepage: "https://arxiv.org/abs/1606.06031",
         note: None,
+        paper: Some(Test),
         // Address: kuleshov-group/mdlm, dataloader.py. Checksum: EleutherAI/lm-evaluation-harness,
         // lm_eval/tasks/lambada.py. Size and records: the same file in EleutherAI/lambada_openai of the hub, commit
         // 900124bf3b8235c6daf21033af9948b3f07346c4, data/lambada_test.jsonl, as public programs that pin it state.
@@ -538,6 +556,7 @@ pub const CORPORA: &[Corpus] = &[
         licence: "for research and other non-commercial activity",
         homepage: "http://groups.di.unipi.it/~gulli/AG_corpus_of_news_articles.html",
         note: None,
+        paper: Some(Test),
         // All: the hub's metadata of `ag_news`. Title and description with a space between: huggingface/datasets,
         // datasets/ag_news/ag_news.py.
         files: &[
@@ -569,6 +588,7 @@ pub const CORPORA: &[Corpus] = &[
         licence: PAPERS_LICENCE,
         homepage: PAPERS_HOMEPAGE,
         note: None,
+        paper: Some(Validation),
         // All: the hub's metadata of `scientific_papers`. Members and field: huggingface/datasets,
         // datasets/scientific_papers/scientific_papers.py.
         files: &[file(
@@ -588,6 +608,7 @@ pub const CORPORA: &[Corpus] = &[
         licence: PAPERS_LICENCE,
         homepage: PAPERS_HOMEPAGE,
         note: None,
+        paper: Some(Validation),
         // As `pubmed`.
         files: &[file(
             "https://s3.amazonaws.com/datasets.huggingface.co/scientific_papers/1.1.1/arxiv-dataset.zip",
@@ -606,6 +627,7 @@ pub const CORPORA: &[Corpus] = &[
         licence: "GFDL (Wikipedia in March 2006)",
         homepage: "http://mattmahoney.net/dc/textdata.html",
         note: Some("The parts are the first 90, the next 5 and the last 5 million characters, as in D3PM."),
+        paper: Some(Test),
         // Address, member and parts: kuleshov-group/mdlm, dataloader.py. Size: the word2vec tutorial of tensorflow
         // (tensorflow/examples/tutorials/word2vec/word2vec_basic.py, `maybe_download('text8.zip', 31344016)`). Checksum:
         // ten public programs in Python and Haskell, found by its digits, pin this one for the archive, and none another.
@@ -626,6 +648,7 @@ pub const CORPORA: &[Corpus] = &[
         licence: "not stated; the plays are in the public domain",
         homepage: "http://karpathy.github.io/2015/05/21/rnn-effectiveness/",
         note: Some("The parts are 90%, 5% and 5% of the characters, as `datasets` has them."),
+        paper: None,
         // Address, size, checksum: the hub's metadata. Parts: huggingface/datasets,
         // datasets/tiny_shakespeare/tiny_shakespeare.py.
         files: &[file(
@@ -648,6 +671,7 @@ pub const CORPORA: &[Corpus] = &[
             "`validation` is the last 100,000 documents, as in arXiv 2406.07524. The original archive \
              (openwebtext.tar.xz, 12.9 GB) holds the same documents in archives within it.",
         ),
+        paper: Some(Validation),
         // Commit and names of the 80 files: public programs that download them at this commit. Size and records: the
         // dataset's card. The last 100,000: kuleshov-group/mdlm, dataloader.py. The original archive: the hub's metadata
         // (https://zenodo.org/record/3834942/files/openwebtext.tar.xz, 12,880,027,468 bytes, SHA-256
@@ -741,6 +765,7 @@ mod tests {
             assert!(named(corpus.name, corpus.parts[0].split).resolve().is_some());
         }
         assert_eq!(named("lambada", Train).resolve(), None);
+        assert_eq!(named("tinyshakespeare", CorpusSplit::Paper).resolve(), None);
         assert_eq!(named("gutenberg", Train).resolve(), None);
     }
 

@@ -34,12 +34,12 @@ pub enum Spelling {
     #[default]
     Natural,
     /// The rules of the authors of arXiv 2406.07524, for comparison with their figures. They differ from mdlm's rules.
-    /// PTB: `N` becomes `1` only between two spaces (`nov. N` at the end of a record and `$ N` stay); `'re`, `'ve` and
+    /// PTB: a record has no white space at its ends; `N` becomes `1` only between two spaces (`nov. N` at the end of a record and `$ N` stay); `'re`, `'ve` and
     /// `'ll` are not joined to the word before. WikiText: a record keeps its leading space and ends with a line break;
     /// punctuation marks are joined only before a space; single quotes pair across apostrophes; ` N ` becomes ` 1 `
-    /// (lines without text, which the authors keep as records of one end mark, are dropped here too). One Billion Word:
-    /// a full stop is joined only to letters and digits, and every word that begins with an apostrophe is joined to the
-    /// word before. Scientific papers: a full stop before a line break stays apart. LAMBADA: no difference.
+    /// (lines without text stay records, of one end mark, unless `empty_records` says otherwise).
+    /// One Billion Word: a full stop is joined only to letters and digits, and every word that begins with an apostrophe
+    /// is joined to the word before. Scientific papers: a full stop before a line break stays apart. LAMBADA: no difference.
     Published,
 }
 

@@ -90,7 +90,7 @@ pub use instance::{Instance, Point};
 pub use load::Loaded;
 pub use objective::*;
 pub use override_hints::stage_field;
-pub use published::{BoundEnds, Grid, WarmupRates};
+pub use published::{Between, BoundEnds, Grid, Grouping, PublishedGrouping, WarmupRates};
 pub use sampler::*;
 pub use schema::{schema, schema_text};
 pub use stage::*;

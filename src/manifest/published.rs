@@ -44,6 +44,44 @@ pub enum WarmupRates {
     Published,
 }
 
+/// How the documents of wrapped rows are joined before they are cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Grouping {
+    /// All documents of a split are joined, so that a split has one tail.
+    #[default]
+    Whole,
+    /// As the code of the authors of arXiv 2406.07524 joins them, for rows equal to the published ones.
+    Published(PublishedGrouping),
+}
+
+/// The published grouping: each of `processes` workers joins 1,000 documents at a time and drops the tail of each such
+/// batch. The end mark between documents and at the end of a row is the first token of the tokenizer's encoding of EOS:
+/// `[CLS]` for the tokenizers of BERT, EOS for all others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedGrouping {
+    /// Number of workers among which the documents are shared out, in their order and as evenly as possible. The
+    /// published code takes the number of the machine's cores, so that its rows depend on it; the published figures do
+    /// not state it. With 1, the rows are also those of code that streams its documents.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub processes: u32,
+    /// What stands between documents. Default: `eos`, as in the published code; the paper states no end mark.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub between: Between,
+}
+
+/// What stands between the documents of wrapped rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Between {
+    /// An end mark after each document.
+    #[default]
+    Eos,
+    /// Nothing, as in Duo with `insert_valid_eos=False`. A row begins and ends with its marks all the same.
+    Nothing,
+}
+
 /// Whether a setting has its default value, which is neither written out nor part of a cache key.
 pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()

@@ -137,6 +137,17 @@ impl Default for Reading {
     }
 }
 
+/// What to do with records of nothing but white space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EmptyRecords {
+    /// They are dropped, and the summary counts them.
+    Drop,
+    /// They stay records, of no token if they have no character: the published rows of WikiText hold an EOS for each
+    /// blank line.
+    Keep,
+}
+
 /// Format of the files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]

@@ -289,6 +289,7 @@ mod tests {
     fn cache_key_with_defaults_of_later_settings_is_the_earlier_one() {
         let [train, evaluate, sample] =
             [StageKind::Train, StageKind::Evaluate, StageKind::Sample].map(smallest);
+        let [source, pack] = [StageKind::Source, StageKind::Pack].map(smallest);
         for (stage, fields) in [
             (&train, json!({ "objective": { "kind": "mdlm" } })),
             (
@@ -299,6 +300,8 @@ mod tests {
                 } }),
             ),
             (&train, json!({ "warmup_rates": "from_one" })),
+            (&source, json!({ "empty_records": "drop" })),
+            (&pack, json!({ "grouping": { "kind": "whole" } })),
             (&evaluate, json!({ "estimator": "time" })),
             (&evaluate, json!({ "bound": "valid" })),
             (&sample, json!({ "sampler": { "kind": "cached" } })),
@@ -511,6 +514,52 @@ mod tests {
             }
             assert_eq!(of(named), of(spelt), "{name}");
         }
+    }
+
+    /// `paper` is another name of a split, not another text.
+    #[test]
+    fn cache_key_leaves_out_that_a_split_is_the_papers() {
+        let ptb = |split: &str| {
+            of(json!({ "kind": "source", "input": { "kind": "corpus", "corpus": "ptb", "split": split } }))
+        };
+        assert_eq!(ptb("paper"), ptb("validation"));
+        assert_ne!(ptb("paper"), ptb("test"));
+    }
+
+    #[test]
+    fn cache_key_has_that_published_rules_strip_records() {
+        let config = |rules: &str| {
+            of(json!({
+                "kind": "source",
+                "input": { "kind": "files", "files": ["*.txt"] },
+                "detokenize": [{ "rules": rules, "as": "published" }],
+            }))
+            .config
+        };
+        assert_eq!(config("ptb")["detokenize"][0]["stripped"], true);
+        assert_eq!(config("wikitext")["detokenize"][0].get("stripped"), None);
+    }
+
+    #[test]
+    fn cache_key_has_that_empty_records_are_kept() {
+        let key = |settings: Value| {
+            let mut source = smallest(StageKind::Source);
+            source
+                .as_object_mut()
+                .unwrap()
+                .extend(settings.as_object().unwrap().clone());
+            of(source)
+        };
+        let rules = json!([{ "rules": "wikitext", "as": "published" }]);
+        let implied = key(json!({ "detokenize": rules }));
+        assert_eq!(implied.config["empty_records"], "keep");
+        assert_eq!(
+            implied,
+            key(json!({ "detokenize": rules, "empty_records": "keep" }))
+        );
+        let dropped = key(json!({ "detokenize": rules, "empty_records": "drop" }));
+        assert_eq!(dropped.config.get("empty_records"), None);
+        assert_ne!(key(json!({ "empty_records": "keep" })), key(json!({})));
     }
 
     #[test]

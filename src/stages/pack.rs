@@ -12,7 +12,8 @@
 //! one given the length. Padding that counts is part of the record, so that the bound is on the whole record.
 //!
 //! DIFFERENCE: the published code joins 1,000 documents at a time in each of its worker processes, and drops a tail each
-//! time, so that its rows depend on the number of cores; here a split has one tail.
+//! time, so that its rows depend on the number of cores; here a split has one tail. Of the tokenizers of BERT it takes
+//! `[CLS]` for EOS, which is the first token of `[SEP]` encoded. [`Grouping::Published`] makes its rows.
 
 use std::collections::VecDeque;
 
@@ -22,12 +23,16 @@ use crate::data::tokens::{LostRecords, MappedTokens, TokenFiles};
 use crate::data::{ROWS_INFO, RowsInfo, SpecialIds, SplitInfo, TOKENIZER, split_name, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::event::Progress;
-use crate::manifest::{Pack, Padding, Split, Tail};
+use crate::manifest::{Between, Grouping, Pack, Padding, Split, Tail};
 use crate::plural::counted;
 use crate::rng::{Random, Stream};
 use crate::stages::{Context, Run, StageOutput};
 use crate::store::Digest;
 
+/// Documents that the published code joins at a time: the default of `datasets.Dataset.map`.
+const DOCUMENTS_AT_ONCE: u64 = 1_000;
+/// BERT's token that begins an encoding.
+const CLS: &str = "[CLS]";
 /// Tokens that wait before they are cut into rows.
 const WAITING_TOKENS: usize = 1 << 16;
 
@@ -36,7 +41,7 @@ impl Run for Pack {
     ///
     /// 1: Arrow or Parquet shards, wrapped or padded, split by a seeded hash. 2: `rows.json` says how the tail was treated.
     /// 3: `rows.json` has the bytes that are kept and the positions that are padding. Still 3: the record has a digest of the
-    /// rows, whatever they are kept in.
+    /// rows, whatever they are kept in. `grouping`.
     const VERSION: u32 = 3;
 
     /// Runs the stage.
@@ -50,10 +55,20 @@ impl Run for Pack {
         let random = Random::new(context.seed, Stream::Split);
         let spelling = Spelling::open(&input.join(TOKENIZER), from.vocabulary)?;
         let counts = !self.wrap && self.padding == Padding::Counted;
+        let mut special = from.special;
+        let (mut batches, mut between) = (None, Between::Eos);
+        if let Grouping::Published(grouping) = &self.grouping {
+            // All records are of one split.
+            batches = Some(DocumentBatches::new(from.records, grouping.processes.into()));
+            between = grouping.between;
+            if from.roles.bos.token == CLS {
+                special.eos = special.bos;
+            }
+        }
         let header = Header {
             length: self.length,
             vocabulary: from.vocabulary,
-            special: from.special,
+            special,
             tokenizer_digest: from.tokenizer_digest.clone(),
             padded: if self.wrap {
                 self.tail == Tail::Pad
@@ -75,7 +90,9 @@ impl Run for Pack {
                 wrap: self.wrap,
                 tail: self.tail,
                 padding_counts: counts,
-                special: from.special,
+                batches,
+                between,
+                special,
                 spelling: &spelling,
                 waiting: Vec::new(),
                 open: VecDeque::new(),
@@ -103,7 +120,7 @@ impl Run for Pack {
             tail: self.tail,
             padding_counts: counts,
             vocabulary: from.vocabulary,
-            special: from.special,
+            special,
             tokenizer_digest: from.tokenizer_digest.clone(),
             normalized: from.normalized_records > 0,
             train,
@@ -225,6 +242,12 @@ fn no_rows(config: &Pack, split: Split, counts: &SplitInfo) -> Error {
             "a record".to_owned()
         }
     ));
+    if config.grouping != Grouping::Whole && counts.tokens >= u64::from(config.length - 2) {
+        return error.hint(
+            "the published grouping drops the tail of every 1,000 records of each process: lower `processes` or \
+             `length`, or leave `grouping` out",
+        );
+    }
     error.hint(match split {
         Split::Train => "add text, lower `length` or lower `validation`",
         Split::Validation => {
@@ -266,6 +289,38 @@ struct Open {
     bytes: u64,
 }
 
+/// Where the published code ends its batches of documents: `datasets` cuts N records into contiguous parts, one a process,
+/// of which the first N mod P have one record more, and each part into batches.
+#[derive(Clone, Copy, Debug)]
+struct DocumentBatches {
+    /// Records of a part, but for those that have one more.
+    part: u64,
+    /// Parts that have one record more.
+    longer: u64,
+}
+
+impl DocumentBatches {
+    /// Batches of so many records. With fewer records than processes, `datasets` starts as many as there are records.
+    fn new(records: u64, processes: u64) -> Self {
+        let processes = processes.clamp(1, records.max(1));
+        Self {
+            part: records / processes,
+            longer: records % processes,
+        }
+    }
+
+    /// Whether a batch ends with the record of that number, counted from 1.
+    fn end_with(self, number: u64) -> bool {
+        let of_longer = self.longer * (self.part + 1);
+        let (within, part) = match number.checked_sub(of_longer + 1) {
+            Some(index) => (index, self.part.max(1)),
+            None => (number - 1, self.part + 1),
+        };
+        let place = within % part + 1;
+        place == part || place % DOCUMENTS_AT_ONCE == 0
+    }
+}
+
 /// Makes the rows of one split.
 struct Packer<'a> {
     writer: RowWriter,
@@ -273,6 +328,9 @@ struct Packer<'a> {
     wrap: bool,
     tail: Tail,
     padding_counts: bool,
+    /// Where documents are no longer joined, if anywhere but at the end.
+    batches: Option<DocumentBatches>,
+    between: Between,
     special: SpecialIds,
     spelling: &'a Spelling,
     /// Tokens that wait for a full row (wrapped).
@@ -292,9 +350,10 @@ impl Packer<'_> {
     fn push(&mut self, batch: &MappedTokens, record: usize) -> Result<()> {
         let count = batch.count(record);
         let bytes = u64::from(batch.bytes[record]);
+        let mark = self.mark();
         self.info.records += 1;
-        self.info.bytes += bytes + 1;
-        self.info.tokens += count as u64 + 1;
+        self.info.bytes += bytes + mark as u64;
+        self.info.tokens += (count + mark) as u64;
         let piece = self.length - 2;
         if !self.wrap {
             let kept = count.min(piece);
@@ -311,16 +370,31 @@ impl Packer<'_> {
             return self.rows_of(kept);
         }
         batch.append(record, count, &mut self.waiting);
-        self.waiting.push(self.special.eos);
+        self.waiting.extend((mark > 0).then_some(self.special.eos));
         self.open.push_back(Open {
-            waiting: count + 1,
-            bytes: bytes + 1,
+            waiting: count + mark,
+            bytes: bytes + mark as u64,
         });
+        if self
+            .batches
+            .is_some_and(|batches| batches.end_with(self.info.records))
+        {
+            self.whole_rows()?;
+            // The batch's tail.
+            self.waiting.clear();
+            self.open.clear();
+            return Ok(());
+        }
         // A batch of rows' worth at a time: the rest moves to the front once for many rows.
         if self.waiting.len() < WAITING_TOKENS.max(piece) {
             return Ok(());
         }
         self.whole_rows()
+    }
+
+    /// Tokens that end a record, each of which stands for a separator of one byte.
+    fn mark(&self) -> usize {
+        usize::from(self.between == Between::Eos)
     }
 
     /// Writes the whole pieces of what waits.
@@ -342,6 +416,7 @@ impl Packer<'_> {
     /// The bytes of the first tokens that wait, which wait no more.
     fn take(&mut self, tokens: usize) -> u64 {
         let (mut bytes, mut at) = (0, 0);
+        let mark = self.mark();
         while let Some(record) = self.open.front_mut().filter(|_| at < tokens) {
             let end = at + record.waiting;
             if end <= tokens {
@@ -349,8 +424,10 @@ impl Packer<'_> {
                 self.open.pop_front();
             } else {
                 // Without EOS, which is the last and stays.
-                let text = &self.waiting[at..end - 1];
-                let taken = self.spelling.bytes_of_first(tokens - at, text, record.bytes - 1);
+                let text = &self.waiting[at..end - mark];
+                let taken = self
+                    .spelling
+                    .bytes_of_first(tokens - at, text, record.bytes - mark as u64);
                 bytes += taken;
                 record.bytes -= taken;
                 record.waiting = end - tokens;
@@ -407,5 +484,41 @@ impl Packer<'_> {
         let WrittenShards { shards, content } = self.writer.finish()?;
         self.info.shards = shards;
         Ok((self.info, content))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Beside the parts of `Dataset.shard(contiguous=True)` and their batches, one after the other.
+    #[test]
+    fn document_batches_end_where_those_of_datasets_do() {
+        for (records, processes) in [
+            (0, 3),
+            (1, 1),
+            (1, 8),
+            (7, 3),
+            (1_000, 1),
+            (1_001, 1),
+            (2_303, 2),
+            (2_303, 3),
+            (2_303, 8),
+            (4_000, 4),
+            (9_999, 7),
+        ] {
+            let parts = processes.min(records);
+            let (mut ends, mut start) = (vec![], 0);
+            for part in 0..parts {
+                let end = start + records / parts + u64::from(part < records % parts);
+                while start < end {
+                    start = end.min(start + DOCUMENTS_AT_ONCE);
+                    ends.push(start);
+                }
+            }
+            let batches = DocumentBatches::new(records, processes);
+            let found: Vec<u64> = (1..=records).filter(|&number| batches.end_with(number)).collect();
+            assert_eq!(found, ends, "{records} records, {processes} processes");
+        }
     }
 }

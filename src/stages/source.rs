@@ -18,7 +18,7 @@ use crate::data::select::{LeftOut, Selection};
 use crate::data::{SOURCE_INFO, SourceInfo, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
-use crate::manifest::reading::{Reading, RemoteFile};
+use crate::manifest::reading::{EmptyRecords, Reading, RemoteFile};
 use crate::manifest::{Source, SourceInput, SyntheticInput};
 use crate::numbers::power_of_two;
 use crate::plural::agreeing;
@@ -101,6 +101,8 @@ impl Run for Source {
 
     /// A checksum instead of a place, and what the name of a corpus stands for instead of the name.
     fn state_contents(&self, config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
+        state_stripping(config);
+        state_empty_records(self.empty(), config);
         let (files, read) = match &self.input {
             SourceInput::Files(_) | SourceInput::Synthetic(_) => return Ok(vec![]),
             SourceInput::Download(input) => (input.files.clone(), input.read.clone()),
@@ -245,11 +247,31 @@ fn described(left_out: LeftOut, irregular: Irregular, files: &files::LeftOut) ->
     .collect()
 }
 
+/// States of the published rules of PTB and One Billion Word that they take the white space at a record's ends away, as
+/// they did not at first: a key of their own, where a version of the stage would change every source's.
+fn state_stripping(config: &mut Map<String, Value>) {
+    let rules = config.get_mut("detokenize").and_then(Value::as_array_mut);
+    for rules in rules.into_iter().flatten() {
+        if rules["as"] == "published" && (rules["rules"] == "ptb" || rules["rules"] == "lm1b") {
+            rules["stripped"] = json!(true);
+        }
+    }
+}
+
+/// States that empty records are kept, whether the manifest or its rules say so: that they are dropped is in no key.
+fn state_empty_records(empty: EmptyRecords, config: &mut Map<String, Value>) {
+    config.shift_remove("empty_records");
+    if empty == EmptyRecords::Keep {
+        config.insert("empty_records".to_owned(), json!("keep"));
+    }
+}
+
 /// The files of a source, ready to be read.
 struct SourceFiles {
     files: Vec<TextFile>,
     left_out: files::LeftOut,
     read: Reading,
+    empty: EmptyRecords,
     selection: Selection,
     provenance: serde_json::Map<String, Value>,
     /// Keeps the files from being deleted until they are read.
@@ -334,6 +356,7 @@ impl SourceFiles {
             files,
             left_out,
             read,
+            empty: config.empty(),
             selection,
             provenance,
             _downloads: downloads,
@@ -371,6 +394,7 @@ struct Batch {
 fn read_all(
     files: &[TextFile],
     reading: &Reading,
+    empty: EmptyRecords,
     observed: &mut Observed,
     batches: &SyncSender<Batch>,
 ) -> Result<Vec<(PathBuf, Consumed)>> {
@@ -382,7 +406,7 @@ fn read_all(
         let mut here = 0;
         let mut taken = true;
         let witness = Witness::default();
-        let result = read::records(file, reading, observed, &witness, &mut |text, now| {
+        let result = read::records(file, reading, empty, observed, &witness, &mut |text, now| {
             here = now.read;
             texts.push(text);
             if texts.bytes() < BATCH_BYTES && texts.len() < BATCH_RECORDS {
@@ -425,6 +449,7 @@ fn read_files(
         files,
         left_out,
         read,
+        empty,
         mut selection,
         ..
     } = input;
@@ -440,7 +465,7 @@ fn read_files(
     let mut observed = Observed::default();
     let result = std::thread::scope(|scope| {
         let (files, read, observed) = (&files, &read, &mut observed);
-        let reader = scope.spawn(move || read_all(files, read, observed, &sender));
+        let reader = scope.spawn(move || read_all(files, read, empty, observed, &sender));
         let taken = (|| {
             for batch in &batches {
                 context.cancel.check()?;
@@ -486,7 +511,8 @@ fn read_files(
         entropy_nats_per_record: None,
     };
     let counts = described(selection.left_out(), irregular, &left_out);
-    if info.records == 0 {
+    // Kept or not, records without text leave nothing to learn.
+    if info.bytes == 0 {
         return Err(nothing_left(&counts, files.len(), context));
     }
     writer.finish()?;

@@ -147,6 +147,8 @@ const ROWS: &[(&str, &[Case])] = &[
                     m["stages"]["model"]["learning_rate"] = serde_json::from_str("0.10E-2").unwrap();
                     m["stages"]["texts"]["weights"] = json!("ema");
                     m["stages"]["short"]["wrap"] = json!(true);
+                    m["stages"]["short"]["grouping"] = json!({ "kind": "whole" });
+                    m["stages"]["a"]["empty_records"] = json!("drop");
                 },
                 "",
             ),
@@ -181,6 +183,11 @@ const ROWS: &[(&str, &[Case])] = &[
             set(
                 "the size of their shards",
                 |m| m["stages"]["short"]["shard_rows"] = json!(3),
+                "short",
+            ),
+            set(
+                "how documents are joined",
+                |m| m["stages"]["short"]["grouping"] = json!({ "kind": "published", "processes": 3 }),
                 "short",
             ),
         ],

@@ -29,6 +29,7 @@ mod model;
 mod objectives;
 mod pipeline;
 mod provenance;
+mod published_rows;
 mod read;
 mod readers;
 mod readme;

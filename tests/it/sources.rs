@@ -310,7 +310,7 @@ fn detokenize_as_published_is_a_setting_beside_our_rules() {
     write(json!("wikitext"));
     assert_eq!(records(&folder).unwrap(), ["= Title =", "a, b."]);
     write(published("wikitext"));
-    assert_eq!(records(&folder).unwrap(), [" = Title =\n", " a, b .\n"]);
+    assert_eq!(records(&folder).unwrap(), [" = Title =\n", "", " a, b .\n"]);
 
     for (detokenize, said) in [
         (

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::cli::render::listing::{LABEL, Named, entry, show};
 use crate::cli::render::terminal::Terminal;
 use mdlm::error::Result;
-use mdlm::manifest::corpora::{CORPORA, Corpus, CorpusFile, CorpusPart, Form, Pin};
+use mdlm::manifest::corpora::{CORPORA, Corpus, CorpusFile, CorpusPart, CorpusSplit, Form, Pin};
 use mdlm::manifest::detokenize::Detokenizer;
 use mdlm::manifest::reading::{Range, RangeUnit, Reading, RemoteFile};
 use mdlm::numbers;
@@ -16,7 +16,9 @@ pub const LONG_ABOUT: &str = "List the corpora that manifests may name.\n\n\
     A source with `\"input\": { \"kind\": \"corpus\", \"corpus\": \"ptb\", \"split\": \"test\" }` downloads the \
     files once, checks their SHA-256, and reads and detokenizes them as the field does. With NAME, one corpus in full: \
     its files and checksums, its parts, and what to write into a manifest, also for files that you copied to this \
-    machine where there is no network access.";
+    machine where there is no network access.\n\n\
+    `\"split\": \"paper\"` is the part that the figures of arXiv 2406.07524 are on. A source without `split` reads \
+    `train`.";
 
 /// Arguments of `mdlm corpora`.
 #[derive(Debug, clap::Args)]
@@ -77,6 +79,8 @@ pub struct CorpusDescription {
     licence: &'static str,
     homepage: &'static str,
     note: Option<&'static str>,
+    /// The split that `paper` stands for.
+    paper: Option<&'static str>,
     bytes: Option<u64>,
     pinned: Option<&'static str>,
     files: Vec<FileDescription>,
@@ -122,6 +126,7 @@ impl CorpusDescription {
             licence: corpus.licence,
             homepage: corpus.homepage,
             note: corpus.note,
+            paper: corpus.paper.map(CorpusSplit::name),
             bytes: corpus.bytes(),
             pinned: match corpus.pin() {
                 Pin::Sha256 => Some("sha256"),
@@ -137,7 +142,11 @@ impl CorpusDescription {
 fn in_short(corpus: &Corpus) -> String {
     let mut out = entry("what", corpus.title);
     let splits: Vec<_> = corpus.parts.iter().map(|part| part.split.name()).collect();
-    out.push_str(&entry("splits", &splits.join(", ")));
+    let mut splits = splits.join(", ");
+    if let Some(paper) = corpus.paper {
+        splits = format!("{splits}; the paper evaluates on {}", paper.name());
+    }
+    out.push_str(&entry("splits", &splits));
     out.push_str(&entry(
         "size",
         &format!("{}, {}", size(corpus.bytes()), pinned(corpus.pin())),
@@ -211,12 +220,26 @@ fn in_full(corpus: &Corpus) -> String {
     for part in corpus.parts {
         out.push_str(&entry(part.split.name(), &contents(corpus, part)));
     }
-    // The last part is what most evaluate on.
-    let part = &corpus.parts[corpus.parts.len() - 1];
+    if let Some(paper) = corpus.paper {
+        let text = format!(
+            "`{}` in arXiv 2406.07524; `\"split\": \"paper\"` names it",
+            paper.name()
+        );
+        out.push_str(&entry("paper", &text));
+    }
+    // Beyond the paper's corpora, the last part is what most evaluate on.
+    let paper = corpus.paper.and_then(|paper| corpus.part(paper));
+    let part = paper.unwrap_or(&corpus.parts[corpus.parts.len() - 1]);
     let split = part.split.name();
     let name = corpus.name;
     let input = format!("\"kind\": \"corpus\",\n      \"corpus\": \"{name}\",\n      \"split\": \"{split}\"");
-    out = format!("{out}\nIn a manifest\n{}", snippet(&input));
+    out = format!("{out}\nIn a manifest\n{}", snippet(&input, ""));
+    if paper.is_some() && part.range.is_none() {
+        out = format!(
+            "{out}\nIn a manifest, with the records of the paper's figures\n{}",
+            snippet(&input, &as_published(part))
+        );
+    }
     let files: Vec<_> = part
         .files
         .iter()
@@ -229,13 +252,29 @@ fn in_full(corpus: &Corpus) -> String {
     let input = format!("{input},\n      \"files\": [{}]", files.join(", "));
     format!(
         "{out}\nWith files that you copied here, {check}\n{}",
-        snippet(&input)
+        snippet(&input, "")
     )
 }
 
-/// A source to paste into the stages of a manifest.
-fn snippet(input: &str) -> String {
-    format!("  \"text\": {{\n    \"kind\": \"source\",\n    \"input\": {{\n      {input}\n    }}\n  }}\n")
+/// A source to paste into the stages of a manifest; `settings` follow its input.
+fn snippet(input: &str, settings: &str) -> String {
+    format!(
+        "  \"text\": {{\n    \"kind\": \"source\",\n    \"input\": {{\n      {input}\n    }}{settings}\n  }}\n"
+    )
+}
+
+/// The settings of a source whose records are the published ones.
+fn as_published(part: &CorpusPart) -> String {
+    let rules = part.detokenize.iter().map(|rules| {
+        let rules = spelt(*rules);
+        format!("{{ \"rules\": \"{rules}\", \"as\": \"published\" }}")
+    });
+    let rules: Vec<_> = rules.collect();
+    let mut settings = String::new();
+    if !rules.is_empty() {
+        settings = format!(",\n    \"detokenize\": [{}]", rules.join(", "));
+    }
+    settings
 }
 
 /// A file, its address on a line of its own so that it can be copied.
@@ -354,8 +393,15 @@ mod tests {
     fn snippet_to_paste_is_a_valid_source() {
         for corpus in CORPORA {
             let text = in_full(corpus);
-            for heading in ["In a manifest\n", "With files that you copied here"] {
-                let snippet = text.split(heading).nth(1).unwrap();
+            for heading in [
+                "In a manifest\n",
+                "In a manifest, with the records of the paper's figures\n",
+                "With files that you copied here",
+            ] {
+                let Some(snippet) = text.split(heading).nth(1) else {
+                    assert!(corpus.paper.is_none() || corpus.parts[0].range.is_some());
+                    continue;
+                };
                 let snippet = &snippet[snippet.find("  \"text\"").unwrap()..];
                 let snippet = snippet.split("\n\n").next().unwrap();
                 let manifest = format!("{{ \"name\": \"x\", \"seed\": 1, \"stages\": {{ {snippet} }} }}");

@@ -15,13 +15,17 @@ use crate::manifest::detokenize::Detokenizer;
 /// The text of a record as the authors' code has it.
 pub(super) fn detokenize(by: Detokenizer, text: &str) -> String {
     match by {
-        Detokenizer::Ptb => penn_treebank(text),
+        // `datasets` takes the white space at the ends of a line of PTB and of One Billion Word away.
+        Detokenizer::Ptb => penn_treebank(text.trim_matches(is_space)),
         Detokenizer::Wikitext => {
-            // `datasets` keeps the line break that ends a line.
-            let ended = text.ends_with('\n') || text.is_empty();
+            // `datasets` keeps the line break that ends a line, and nothing of a line without text.
+            if text.chars().all(is_space) {
+                return String::new();
+            }
+            let ended = text.ends_with('\n');
             wikitext(Cow::Owned(format!("{text}{}", if ended { "" } else { "\n" })))
         }
-        Detokenizer::Lm1b => one_billion_word(Cow::Borrowed(text)),
+        Detokenizer::Lm1b => one_billion_word(Cow::Borrowed(text.trim_matches(is_space))),
         Detokenizer::Lambada => {
             let plain = text.replace(['“', '”'], "\"");
             format!("\n{}", plain.trim_matches(is_space))
@@ -217,10 +221,10 @@ mod tests {
             let of = |field: &str| case[field].as_str().unwrap();
             let (text, expected) = (of("text"), of("published"));
             let found = match of("rules") {
-                "ptb" => detokenize(Detokenizer::Ptb, text),
-                // The function alone, without the line break of `datasets`.
+                // The functions alone, without what `datasets` does to a line.
+                "ptb" => penn_treebank(text),
                 "wikitext" => wikitext(Cow::Borrowed(text)),
-                "lm1b" => detokenize(Detokenizer::Lm1b, text),
+                "lm1b" => one_billion_word(Cow::Borrowed(text)),
                 "lambada" => detokenize(Detokenizer::Lambada, text),
                 "scientific_papers" => detokenize(Detokenizer::ScientificPapers, text),
                 other => panic!("{other}"),
@@ -235,5 +239,14 @@ mod tests {
         assert_eq!(detokenize(Detokenizer::Wikitext, " = Title = \n"), " = Title =\n");
         assert_eq!(detokenize(Detokenizer::Wikitext, " a , b . "), " a, b.\n");
         assert_eq!(detokenize(Detokenizer::Wikitext, ""), "");
+        assert_eq!(detokenize(Detokenizer::Wikitext, " \n"), "");
+    }
+
+    /// As in `ptb.valid.txt`, where a space begins each line and another ends it.
+    #[test]
+    fn published_ptb_and_lm1b_have_no_space_at_the_ends() {
+        assert_eq!(detokenize(Detokenizer::Ptb, " on nov. N "), "on nov. N");
+        assert_eq!(detokenize(Detokenizer::Ptb, " N N for $ N "), "N 1 for $ N");
+        assert_eq!(detokenize(Detokenizer::Lm1b, " It ended . "), "It ended.");
     }
 }

@@ -150,7 +150,7 @@ impl JsonTexts<'_, '_> {
                         .push_of(&self.text, TextContainer::Json { escaped }, place)?;
                 }
             }
-            Pointee::Null => self.sink.empty(),
+            Pointee::Null => self.sink.empty().context(place)?,
             Pointee::Missing => return Err(self.missing(value)),
         }
         self.line += lines;

@@ -42,7 +42,7 @@ use bytes::Bytes;
 use crate::data::files::names::{Exclusions, Unwanted, unwanted_path};
 use crate::data::files::{FoundFile, STANDARD_INPUT, is_open_file, special};
 use crate::error::{Context as _, Error, Result};
-use crate::manifest::reading::{Compression, Format, Reading};
+use crate::manifest::reading::{Compression, EmptyRecords, Format, Reading};
 
 use compression::Meter;
 use recognise::Archive;
@@ -180,8 +180,8 @@ pub fn names_archive(name: &str) -> bool {
     recognise::names_tar(name) || recognise::ends(name, ".zip")
 }
 
-/// Calls `each` with every record of the file and with how far it is; what is worth a warning goes to `observed`, and
-/// `witness` records what is read.
+/// Calls `each` with every record of the file and with how far it is; `empty` decides about records without text, what is
+/// worth a warning goes to `observed`, and `witness` records what is read.
 ///
 /// # Errors
 /// The file is absent, damaged, not of the form that was stated, has a record that is too long or is a bomb; what is at
@@ -189,6 +189,7 @@ pub fn names_archive(name: &str) -> bool {
 pub fn records(
     file: &TextFile,
     reading: &Reading,
+    empty: EmptyRecords,
     observed: &mut Observed,
     witness: &Witness,
     each: &mut dyn FnMut(&str, Here) -> Result<()>,
@@ -198,7 +199,7 @@ pub fn records(
     let stored = File::open(&file.path).context(what)?;
     has_length(&stored).context(what)?;
     let stored = Stored::file(stored, witness).context(what)?;
-    records_stored(&stored, &file.name, reading, observed, each)
+    records_stored(&stored, &file.name, reading, empty, observed, each)
 }
 
 /// Refuses a file that has content and states no length: one that a system makes when it is read, below `/proc` or in some
@@ -265,6 +266,7 @@ pub fn records_of(
         &Stored::Bytes(bytes),
         name,
         reading,
+        EmptyRecords::Drop,
         &mut Observed::default(),
         each,
     )
@@ -274,6 +276,7 @@ fn records_stored(
     stored: &Stored,
     name: &str,
     reading: &Reading,
+    empty: EmptyRecords,
     observed: &mut Observed,
     each: &mut dyn FnMut(&str, Here) -> Result<()>,
 ) -> Result<Irregular> {
@@ -281,6 +284,7 @@ fn records_stored(
         .map(|glob| archive::pattern(glob))
         .collect::<Result<Vec<_>>>()?;
     let mut sink = Sink::new(reading, name, stored.len(), observed, each);
+    sink.keeps_empty = empty == EmptyRecords::Keep;
     let count = sink.count.clone();
     let meters = [(); DEEPEST].map(|()| Meter::new(&count, stored.len(), sink.ratio, sink.buffer));
     let mut opener = Opener {

@@ -19,6 +19,8 @@ pub struct Sink<'a> {
     pub ratio: u64,
     /// Bytes that a decoder may hold at once, at most.
     pub buffer: u64,
+    /// Whether records without text are handed on.
+    pub keeps_empty: bool,
     /// Bytes read from the stored file.
     pub count: ReadCount,
     length: u64,
@@ -51,6 +53,7 @@ impl<'a> Sink<'a> {
                 .min(MAX_RECORD_BYTES),
             ratio: reading.largest_ratio.into(),
             buffer: reading.largest_buffer,
+            keeps_empty: false,
             count: ReadCount::default(),
             length,
             text: 0,
@@ -138,14 +141,15 @@ impl<'a> Sink<'a> {
 
     /// Takes a record of text.
     pub fn emit(&mut self, text: &str) -> Result<()> {
-        if text.chars().all(char::is_whitespace) {
+        if !self.keeps_empty && text.chars().all(char::is_whitespace) {
             self.irregular.empty += 1;
             return Ok(());
         }
         if text.len() > self.longest {
             return Err(self.too_long());
         }
-        self.text += text.len() as u64;
+        // A record without text takes room, too.
+        self.text += text.len().max(1) as u64;
         let read = self.read();
         // A dictionary or a view can repeat what the file holds once.
         if self.text > FREE_BYTES.saturating_add(read.saturating_mul(self.ratio)) {
@@ -161,14 +165,18 @@ impl<'a> Sink<'a> {
         })
     }
 
-    /// Counts a record without text.
-    pub fn empty(&mut self) {
-        self.irregular.empty += 1;
+    /// Takes a record without text: hands it on or counts it.
+    pub fn empty(&mut self) -> Result<()> {
+        self.empties(1)
     }
 
-    /// Counts records without text.
-    pub fn empties(&mut self, count: u64) {
+    /// Takes records without text: hands them on or counts them.
+    pub fn empties(&mut self, count: u64) -> Result<()> {
+        if self.keeps_empty {
+            return (0..count).try_for_each(|_| self.emit(""));
+        }
         self.irregular.empty = self.irregular.empty.saturating_add(count);
+        Ok(())
     }
 
     /// A record is longer than the limit.

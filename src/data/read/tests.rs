@@ -328,6 +328,7 @@ fn large_members_are_copied_to_disk() {
     records(
         &TextFile::local(path),
         &Reading::default(),
+        EmptyRecords::Drop,
         &mut Observed::default(),
         &Witness::default(),
         &mut |text, _| {
@@ -341,6 +342,7 @@ fn large_members_are_copied_to_disk() {
     let error = records(
         &TextFile::local(folder.path().to_owned()),
         &Reading::default(),
+        EmptyRecords::Drop,
         &mut Observed::default(),
         &Witness::default(),
         &mut |_, _| Ok(()),
@@ -350,6 +352,7 @@ fn large_members_are_copied_to_disk() {
     let error = records(
         &missing,
         &Reading::default(),
+        EmptyRecords::Drop,
         &mut Observed::default(),
         &Witness::default(),
         &mut |_, _| Ok(()),

@@ -2,7 +2,7 @@
 //!
 //! A byte order mark at the start of a file, or of a line where files were put together, is dropped; `\r\n` counts as
 //! `\n`, as `\r\r\n` does (a conversion that was done twice) and `\r` in a file without any `\n`; and a record of nothing
-//! but white space is empty and is dropped. Nothing else is changed: leading spaces, tabs, NULs and other control
+//! but white space is empty and is dropped, unless the source keeps empty records. Nothing else is changed: leading spaces, tabs, NULs and other control
 //! characters are the record's.
 
 use std::borrow::Cow;
@@ -364,6 +364,7 @@ mod tests {
         records(
             &TextFile::local(path),
             &reading,
+            crate::manifest::reading::EmptyRecords::Drop,
             &mut Observed::default(),
             &crate::data::read::Witness::default(),
             &mut |text, crate::data::read::Here { read, .. }| {

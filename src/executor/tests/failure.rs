@@ -176,6 +176,7 @@ fn cache_miss_after_a_change_that_length_and_time_do_not_show() {
                 let read = records(
                     &TextFile::local(path.clone()),
                     &Reading::default(),
+                    crate::manifest::reading::EmptyRecords::Drop,
                     &mut crate::data::read::Observed::default(),
                     &witness,
                     &mut |_, _| {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::check::{StageEntry, Stages};
 use super::{ReferenceField, StageKind, StageSpec};
 use crate::manifest::fault::{Code, Draft};
+use crate::manifest::published::Grouping;
 
 /// Rows packed into one shard: about 32 MB at 128 tokens of 16 bits.
 pub const DEFAULT_SHARD_ROWS: u32 = 131_072;
@@ -34,6 +35,10 @@ pub struct Pack {
     /// Default: the MDLM authors drop tails too, one for every 1,000 documents in every worker.
     #[serde(default)]
     pub tail: Tail,
+    /// How the documents of wrapped rows are joined before they are cut. Default: `whole`, which drops one tail a split
+    /// and does not depend on the machine; `published` is for rows equal to those of the published code.
+    #[serde(default, skip_serializing_if = "crate::manifest::published::is_default")]
+    pub grouping: Grouping,
     /// Share of the records that goes to the `validation` split, chosen by a seeded hash of each record's text; the
     /// other records go to `train`. Set 1 if the text is used for evaluation only. Default: no records are held out
     /// unless you set this.
@@ -130,6 +135,39 @@ impl StageSpec for Pack {
                     .fault(Code::Padding, "tail", "rows that are not wrapped have no tail")
                     .expected("`tail` only beside `\"wrap\": true`")
                     .hint("remove `tail`: without `wrap`, every row is padded"),
+            );
+        }
+        if self.grouping != Grouping::Whole {
+            self.check_grouping(entry, faults);
+        }
+    }
+}
+
+impl Pack {
+    /// Reports settings that the published grouping excludes.
+    fn check_grouping(&self, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
+        if !self.wrap {
+            faults.push(
+                entry
+                    .fault(Code::NoEffect, "grouping", "`grouping` has no effect on rows that are not wrapped")
+                    .hint("remove `grouping`: without `wrap`, the published code packs a document a row, as mdlm does"),
+            );
+        }
+        if self.wrap && self.tail == Tail::Pad {
+            faults.push(
+                entry
+                    .fault(Code::Padding, "tail", "the published grouping drops its tails")
+                    .expected("`\"tail\": \"drop\"`")
+                    .hint("remove `tail`, or `grouping` to keep every token"),
+            );
+        }
+        if self.validation > 0.0 && self.validation < 1.0 {
+            let message = "the published grouping shares out a whole corpus and splits none";
+            faults.push(
+                entry
+                    .fault(Code::InvalidValue, "validation", message)
+                    .expected("`validation` 0 or 1")
+                    .hint("make the splits in sources: by the `split` of a corpus, or by `range`"),
             );
         }
     }

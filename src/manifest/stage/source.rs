@@ -9,16 +9,25 @@ use super::{FileReference, StageSpec};
 use crate::manifest::corpora::{Corpus, NamedCorpus};
 use crate::manifest::detokenize::{Detokenization, Spelling};
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
-use crate::manifest::reading::{CsvFormat, Format, Range, Reading, RemoteFile};
+use crate::manifest::reading::{CsvFormat, EmptyRecords, Format, Range, Reading, RemoteFile};
 use crate::plural::counted;
 
 /// Settings that do not apply to a synthetic source.
-const FOR_FILES: [&str; 6] = ["range", "detokenize", "filter", "sample", "limit", "seed"];
+const FOR_FILES: [&str; 7] = [
+    "range",
+    "detokenize",
+    "empty_records",
+    "filter",
+    "sample",
+    "limit",
+    "seed",
+];
 
 /// Reads text and splits it into records.
 ///
 /// Each record goes through these steps, in this order: `range` selects a part of the text as it was read, then
-/// `detokenize`, `filter`, `sample`, `limit`. Empty records are dropped after every step.
+/// `detokenize`, `filter`, `sample`, `limit`. Empty records are dropped after every step, unless `empty_records` keeps
+/// them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
@@ -39,6 +48,10 @@ pub struct Source {
     )]
     #[schemars(schema_with = "crate::manifest::detokenize::schema")]
     pub detokenize: Option<Vec<Detokenization>>,
+    /// What to do with records of nothing but white space: blank lines, missing values, articles without text.
+    /// Default: `drop`, since they hold no text; beside published rules `keep`, as the authors of arXiv 2406.07524 do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_records: Option<EmptyRecords>,
     /// Conditions that a record must meet to be kept. Default: all records are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
@@ -112,7 +125,7 @@ pub struct Download {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// Smallest size of a record's text, in bytes. Default: 1, since empty records are always dropped.
+    /// Smallest size of a record's text, in bytes. Default: no limit; `empty_records` decides about empty records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub min_bytes: Option<u64>,
@@ -149,6 +162,20 @@ pub struct SyntheticInput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
+}
+
+impl Source {
+    /// What is done with empty records: what the manifest says, else what the version of the rules implies.
+    #[must_use]
+    pub fn empty(&self) -> EmptyRecords {
+        let rules = self.detokenize.as_deref().unwrap_or_default();
+        let published = rules.iter().any(|rules| rules.spelling == Spelling::Published);
+        self.empty_records.unwrap_or(if published {
+            EmptyRecords::Keep
+        } else {
+            EmptyRecords::Drop
+        })
+    }
 }
 
 impl StageSpec for Source {
@@ -269,6 +296,7 @@ impl StageSpec for Source {
                     let hint = match field {
                         "limit" => "set `records` in `input` to the number of records",
                         "seed" => "set `seed` in `input`",
+                        "empty_records" => "leave it out: every record of the grammar is kept",
                         _ => "change the grammar instead",
                     };
                     faults.push(

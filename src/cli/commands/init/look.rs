@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use mdlm::data::files::{self, FilePatterns, FoundFile};
 use mdlm::data::read::{self, Observed, TextFile, Witness};
 use mdlm::error::{Context as _, Error, Kind, Result};
-use mdlm::manifest::reading::{Reading, RecordUnit};
+use mdlm::manifest::reading::{EmptyRecords, Reading, RecordUnit};
 use mdlm::plural::{agreeing, counted as noun_of};
 
 /// Bytes of text that are read, at most; the rest is estimated by size.
@@ -172,6 +172,7 @@ fn count(files: &[TextFile], reading: &Reading) -> Result<Counted> {
         let result = read::records(
             file,
             reading,
+            EmptyRecords::Drop,
             &mut observed,
             &Witness::default(),
             &mut |text, now| {
@@ -302,6 +303,7 @@ fn text_in(file: &TextFile, format: &Value) -> usize {
     let result = read::records(
         file,
         &reading,
+        EmptyRecords::Drop,
         &mut Observed::default(),
         &Witness::default(),
         &mut |text, _| {

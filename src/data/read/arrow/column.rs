@@ -210,8 +210,7 @@ impl TextExtractor<'_, '_> {
     pub fn nulls(&mut self, rows: i64) -> Result<()> {
         let rows = u64::try_from(rows).map_err(|_| damaged(format!("{rows} rows")))?;
         self.number = self.number.saturating_add(rows);
-        self.sink.empties(rows);
-        Ok(())
+        self.sink.empties(rows)
     }
 
     /// Takes the rows of a batch.
@@ -238,7 +237,7 @@ impl TextExtractor<'_, '_> {
             let number = self.number;
             let place = || format!("row {number}");
             if outer.iter().any(|array| array.is_null(row)) {
-                self.sink.empty();
+                self.sink.empty()?;
                 continue;
             }
             if let Some((message, hint)) = &self.column.wrong {
@@ -246,7 +245,7 @@ impl TextExtractor<'_, '_> {
                 if !is_null && !is_nothing(array, row) {
                     return Err(Error::input(message.clone()).hint(hint.clone()).context(place()));
                 }
-                self.sink.empty();
+                self.sink.empty()?;
                 continue;
             }
             let plain = match array.data_type() {
@@ -279,7 +278,7 @@ impl TextExtractor<'_, '_> {
                     return Err(self.sink.too_long().context(place()));
                 }
                 if !joined.any {
-                    self.sink.empty();
+                    self.sink.empty()?;
                     continue;
                 }
                 &self.text[..]

@@ -178,7 +178,7 @@ impl RowAssembler<'_, '_> {
         self.number += 1;
         if std::mem::take(&mut self.values) == 0 {
             if self.counts {
-                self.sink.empty();
+                self.sink.empty()?;
             }
         } else {
             emit(self.sink, self.number, &self.text)?;

@@ -11,8 +11,15 @@ fn warned(bytes: &[u8], name: &str, settings: serde_json::Value) -> (Vec<String>
         Ok(())
     };
     let stored = Stored::Bytes(bytes.to_vec().into());
-    let irregular = records_stored(&stored, name, &reading(settings), &mut observed, &mut each)
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    let irregular = records_stored(
+        &stored,
+        name,
+        &reading(settings),
+        EmptyRecords::Drop,
+        &mut observed,
+        &mut each,
+    )
+    .unwrap_or_else(|error| panic!("{name}: {error}"));
     (all, irregular, observed.warnings())
 }
 
@@ -218,6 +225,7 @@ fn file_without_a_length_is_refused() {
         records(
             &file,
             &Reading::default(),
+            EmptyRecords::Drop,
             &mut Observed::default(),
             &Witness::default(),
             &mut each,

@@ -59,7 +59,15 @@ fn exclude_pattern_without_a_match_has_a_warning() {
     let mut observed = Observed::default();
     for bytes in [first, second] {
         let stored = Stored::Bytes(bytes.into());
-        records_stored(&stored, "a.tar", &reading, &mut observed, &mut |_, _| Ok(())).unwrap();
+        records_stored(
+            &stored,
+            "a.tar",
+            &reading,
+            EmptyRecords::Drop,
+            &mut observed,
+            &mut |_, _| Ok(()),
+        )
+        .unwrap();
     }
     let warnings = observed.warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
