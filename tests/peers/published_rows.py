@@ -2,6 +2,7 @@
 
     python tests/peers/published_rows.py check DATALOADER.py KIT --mdlm target/release/mdlm
     python tests/peers/published_rows.py corpus DATALOADER.py ptb ptb.valid.txt KIT --mdlm target/release/mdlm
+    python tests/peers/published_rows.py random DATALOADER.py --seed 1 --mdlm target/release/mdlm
     python tests/peers/published_rows.py golden DATALOADER.py KIT tests/it/golden/published_rows.json
 
 DATALOADER.py is `dataloader.py` of kuleshov-group/mdlm (c112c52 or later), whose detokenizers are run as they are. The rest
@@ -11,8 +12,9 @@ tokenizers are Hugging Face's. Needs `datasets`, `tokenizers` and `pyarrow`.
 
 KIT holds `wikitext-2`, `wikitext-2-raw` and `wikitext-103` with their `wiki.{valid,test}.{tokens,raw}`, `gpt2-bpe` with
 `encoder.json` and `vocab.bpe`, and `bert-base-uncased` with `vocab.txt`. `check` compares every text of WikiText there,
-`corpus` one file of a corpus, record by record and row by row; both end with status 1 at a difference. `golden` writes small
-texts of our own in the corpora's original forms, their records and their rows, and digests of rows of a text of KIT.
+`corpus` one file of a corpus, record by record and row by row; `random` compares records of random text in the form of each
+corpus. All three end with status 1 at a difference. `golden` writes small texts of our own in the corpora's original forms,
+their records and their rows, and digests of rows of a text of KIT.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import csv
 import hashlib
 import io
 import json
+import random
 import re
 import struct
 import subprocess
@@ -269,6 +272,46 @@ def told(what, theirs, ours):
     return not equal
 
 
+WORDS = [
+    *"the a dogs boss it He U.S. 5 1990s N $ # £ % s x_y nov. i.e. I'm ... http https café naïve é 三 ½ ﬁ @xmath0 [fig1]".split(),
+    *"'s n't 're ' '' ` `` 'em \" ( ) [ ] { } , . : ; ! ? / - = ° “ ” ‘ — @-@ @,@ @.@ <unk> N\\/N \\/".split(),
+    *("", "\t", "\u00a0", "\u2003", "\u200b"),
+]
+
+
+def random_texts(seed, count):
+    draw = random.Random(seed)
+    line = lambda: " ".join(draw.choices(WORDS, k=draw.randint(0, 25)))
+    spaced = lambda: draw.choice(("{}", " {}", "{} ", " {} ")).format(line())
+    texts = {
+        "wikitext": "".join(spaced() + "\n" for _ in range(count)),
+        "ptb": "".join(f" {line()} \n" for _ in range(count)),
+        "lm1b": "".join(line() + "\n" for _ in range(count)),
+        "lambada": as_lines({"text": "\n".join(line() for _ in range(draw.randint(1, 3)))} for _ in range(count)),
+        "pubmed": as_lines({"article_text": [spaced() for _ in range(draw.randint(0, 6))]} for _ in range(count)),
+    }
+    table = io.StringIO()
+    rows = ([draw.randint(1, 4), line() or "title", line() or "text"] for _ in range(count))
+    csv.writer(table, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
+    return texts | {"ag_news": table.getvalue()}
+
+
+def compare_random(arguments, rules):
+    wrong = 0
+    for corpus, text in random_texts(arguments.seed, arguments.records).items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "text"
+            path.write_bytes(text.encode())
+            config = manifest(corpus, path, {}, {})
+            del config["stages"]["tokens"]
+            run = Run(arguments.mdlm, config)
+            ours = run.column("text", "", "text", "records-*.arrow")
+        if ours is None:
+            sys.exit(f"mdlm fails: {run.failure}")
+        wrong += told(f"{corpus} records", published_records(corpus, text, rules), ours)
+    return wrong
+
+
 # Small texts of our own, in the forms in which the corpora come.
 
 WIKITEXT = (
@@ -315,13 +358,16 @@ def small_tokenizers(folder):
     }
 
 
+def as_lines(values):
+    return "".join(json.dumps(value) + "\n" for value in values)
+
+
 def digest(rows):
     return hashlib.sha256(b"".join(struct.pack(f"<{len(row)}I", *row) for row in rows)).hexdigest()
 
 
 def golden(dataloader, kit, path):
     rules = detokenizers(dataloader)
-    as_lines = lambda values: "".join(json.dumps(value) + "\n" for value in values)
     texts = {
         "wikitext": WIKITEXT,
         "ptb": PTB,
@@ -378,17 +424,22 @@ def golden(dataloader, kit, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("check", "corpus", "golden"):
+    for name in ("check", "corpus", "random", "golden"):
         command = commands.add_parser(name)
         command.add_argument("dataloader")
         if name == "corpus":
             command.add_argument("corpus", choices=CORPORA)
             command.add_argument("file")
-        command.add_argument("kit")
+        if name != "random":
+            command.add_argument("kit")
         if name == "golden":
             command.add_argument("path")
+            continue
+        command.add_argument("--mdlm", default="target/release/mdlm")
+        if name == "random":
+            command.add_argument("--seed", type=int, default=1)
+            command.add_argument("--records", type=int, default=20_000)
         else:
-            command.add_argument("--mdlm", default="target/release/mdlm")
             command.add_argument("--lengths", type=int, nargs="+", default=[128, 1024])
             command.add_argument("--processes", type=int, nargs="+", default=[1, 2, 8])
     arguments = parser.parse_args()
@@ -396,6 +447,10 @@ def main():
     if arguments.command == "golden":
         return golden(arguments.dataloader, arguments.kit, arguments.path)
     rules = detokenizers(arguments.dataloader)
+    if arguments.command == "random":
+        wrong = compare_random(arguments, rules)
+        print(f"{wrong} differences")
+        return int(wrong > 0)
     if arguments.command == "corpus":
         files = [(arguments.corpus, arguments.file)]
     else:
