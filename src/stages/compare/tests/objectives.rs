@@ -46,6 +46,13 @@ fn evaluation(objective: &str, estimator: Estimator, [bits, nats, perplexity]: [
         lost_bits_per_byte: 0.0,
         normalized: false,
         entropy_bits_per_byte: None,
+        stride: None,
+        scored: manifest::Scored::All,
+        words: None,
+        words_in_proportion: false,
+        perplexity_per_word: None,
+        last_word: None,
+        text: None,
         padding_excluded: false,
     }
 }
