@@ -156,9 +156,10 @@ pub(super) fn table(
             },
         ));
     }
-    for table in comparison::of_run(&project.loaded, plan, summary) {
+    let tables = comparison::of_run(&project.loaded, plan, summary);
+    for table in comparison::texts(&tables, terminal.colors_talk()) {
         text.push('\n');
-        text.push_str(&comparison::text(&table, terminal.colors_talk()));
+        text.push_str(&table);
     }
     if !options.overrides.is_empty() {
         text.push('\n');
