@@ -2,8 +2,8 @@
 //!
 //! | artifact | files |
 //! |---|---|
-//! | source | `records-NNNNN.arrow` (column `text`, large UTF-8), `source.json` ([`SourceInfo`]), the grammar if the text is synthetic |
-//! | tokenize | `tokens-NNNNN.arrow` (columns `tokens` list of u16 or u32, `bytes` u32, `hash` u64), `tokenizer.json`, `tokens.json` ([`TokensInfo`]) |
+//! | source | `records-NNNNN.arrow` (column `text`, large UTF-8; `words` u32 where they are counted), `source.json` ([`SourceInfo`]), the grammar if the text is synthetic |
+//! | tokenize | `tokens-NNNNN.arrow` (columns `tokens` list of u16 or u32, `bytes` u32, `hash` u64; `words` u32 where the source counts them), `tokenizer.json`, `tokens.json` ([`TokensInfo`]) |
 //! | pack | `train/NNNNN.arrow` or `.parquet`, `validation/…`, `tokenizer.json`, `rows.json` ([`RowsInfo`]) |
 
 mod byte_spelling;
@@ -28,6 +28,7 @@ pub mod spelling;
 pub mod tokenizer;
 pub mod tokens;
 mod vocabulary;
+pub mod word_count;
 mod word_piece;
 pub mod words;
 
@@ -37,7 +38,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Kind, Result, Wrap as _};
-use crate::manifest::{Split, Tail};
+use crate::manifest::{Scored, Split, Tail};
 
 /// File name of [`SourceInfo`].
 pub const SOURCE_INFO: &str = "source.json";
@@ -55,6 +56,9 @@ pub struct SourceInfo {
     pub records: u64,
     /// Bytes of UTF-8 text in all records, separators excluded.
     pub bytes: u64,
+    /// Words in all records before they were detokenized ([`word_count`]), where they are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<u64>,
     /// File name of the grammar below the artifact, for a synthetic source.
     pub grammar: Option<String>,
     /// Exact entropy of the grammar in bits per byte of text, one separator byte a record included.
@@ -175,6 +179,13 @@ pub struct RowsInfo {
     pub length: u32,
     /// Whether documents were joined and cut (`true`) or stand one a row (`false`).
     pub wrap: bool,
+    /// Of overlapping wrapped rows: by how many tokens of text each begins further on than the one before. Absent where they do
+    /// not overlap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stride: Option<u32>,
+    /// Which tokens of a record are scored, of rows that are not wrapped; all where absent.
+    #[serde(default, skip_serializing_if = "Scored::is_all")]
+    pub scored: Scored,
     /// The treatment of the tail of wrapped documents.
     pub tail: Tail,
     /// Whether padding counts in losses, as text does. Of wrapped rows: no.
@@ -248,13 +259,22 @@ pub struct SplitInfo {
     pub bytes: u64,
     /// Tokens of those records, one EOS a record included.
     pub tokens: u64,
-    /// Tokens of those that are in rows (the dropped tail and truncation excluded).
+    /// Tokens of those that are in rows (the dropped tail and truncation excluded). Where last words alone are scored, theirs.
     pub kept_tokens: u64,
     /// Bytes of the text of those, one separator byte for each EOS of a record included. Exact for byte-level and
     /// character tokenizers; of a record that others cut, to a few bytes (see [`spelling`]). Absent in old artifacts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_bytes: Option<u64>,
-    /// Positions that count in a loss: all but padding, or all where padding counts.
+    /// Words of those records, where the source counts them: what lies between white space before the text was detokenized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<u64>,
+    /// Words of the text in rows. Of a record that is cut, they are shared out by its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_words: Option<u64>,
+    /// Records without a row since their last word, which is all that is scored, has no room in one; 0 where absent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped_records: u64,
+    /// Positions that count in a loss: all but context and padding, or all where padding counts.
     #[serde(rename = "counted")]
     pub valid_tokens: u64,
     /// Positions that hold padding, whether it counts or not.
@@ -316,10 +336,18 @@ impl RowsInfo {
         read_json(&artifact.join(ROWS_INFO))
     }
 
-    /// Whether there may be padding that does not count, and hence a loss mask.
+    /// Whether rows begin with tokens that are given and not scored.
+    #[must_use]
+    pub fn has_context(&self) -> bool {
+        self.stride.is_some() || self.scored != Scored::All
+    }
+
+    /// Whether there may be positions that are not scored (context, or padding that does not count), and hence a loss mask.
     #[must_use]
     pub fn masked(&self) -> bool {
-        if self.wrap {
+        if self.has_context() {
+            true
+        } else if self.wrap {
             self.tail == Tail::Pad
         } else {
             !self.padding_counts
@@ -401,6 +429,14 @@ impl SplitInfo {
             |bytes| bytes as f64,
         );
         kept / self.valid_tokens as f64
+    }
+
+    /// Words of text per valid position, where they are counted: turns nats per valid position into nats per word.
+    #[must_use]
+    pub fn words_per_position(&self) -> Option<f64> {
+        self.kept_words
+            .filter(|&words| words > 0)
+            .map(|words| words as f64 / self.valid_tokens as f64)
     }
 
     /// Valid positions per position of text, BOS and EOS included: 1 but where padding counts.

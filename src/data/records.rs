@@ -1,12 +1,16 @@
-//! Records on disk: the text of a source, in Arrow IPC files `records-NNNNN.arrow` with one column `text` (large UTF-8).
+//! Records on disk: the text of a source, in Arrow IPC files `records-NNNNN.arrow` with the column `text` (large UTF-8) and,
+//! where the source counts words, the column `words` (`uint32`).
 //!
 //! Batches are bounded by bytes and by records, so that a reader needs little memory; a record is never cut.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayBuilder as _, LargeStringArray, LargeStringBuilder, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{
+    Array, ArrayBuilder as _, AsArray as _, LargeStringArray, LargeStringBuilder, RecordBatch, UInt32Array,
+};
+use arrow::buffer::ScalarBuffer;
+use arrow::datatypes::{DataType, Field, Schema, UInt32Type};
 
 use crate::data::SourceInfo;
 use crate::data::columns::{ColumnWriter, Shards};
@@ -23,8 +27,13 @@ const SHARD_BYTES: u64 = 512 << 20;
 /// Longest record: what the 32-bit counts of the tokens' columns carry with room to spare.
 pub const MAX_RECORD_BYTES: usize = 1 << 30;
 
-fn schema() -> Schema {
-    Schema::new(vec![Field::new(TEXT_COLUMN, DataType::LargeUtf8, false)])
+/// Column of the words of each record, where they are counted.
+const WORDS_COLUMN: &str = "words";
+
+fn schema(words: bool) -> Schema {
+    let mut fields = vec![Field::new(TEXT_COLUMN, DataType::LargeUtf8, false)];
+    fields.extend(words.then(|| Field::new(WORDS_COLUMN, DataType::UInt32, false)));
+    Schema::new(fields)
 }
 
 fn shard(artifact: &Path, index: usize) -> PathBuf {
@@ -103,11 +112,14 @@ impl<'a> FromIterator<&'a str> for Texts {
 pub struct RecordWriter {
     artifact: PathBuf,
     batch: LargeStringBuilder,
+    /// Words of the batch's records, where they are counted.
+    batch_words: Vec<u32>,
     batch_bytes: usize,
     shard: Option<(ColumnWriter, u64)>,
     shards: usize,
     records: u64,
     bytes: u64,
+    words: Option<u64>,
 }
 
 impl RecordWriter {
@@ -117,24 +129,30 @@ impl RecordWriter {
         Self {
             artifact: artifact.to_owned(),
             batch: LargeStringBuilder::new(),
+            batch_words: Vec::new(),
             batch_bytes: 0,
             shard: None,
             shards: 0,
             records: 0,
             bytes: 0,
+            words: None,
         }
     }
 
-    /// Appends a record. True when a batch was written: a good moment to report progress.
+    /// Appends a record, with its words where those of all are counted. True when a batch was written: a good moment to report progress.
     ///
     /// # Errors
     /// Environment error: the file cannot be written, for instance because the disk is full.
-    pub fn push(&mut self, text: &str) -> Result<bool> {
+    pub fn push(&mut self, text: &str, words: Option<u32>) -> Result<bool> {
         if self.batch.is_empty() {
             // What a batch takes, so that it need not be moved as it grows.
             self.batch = LargeStringBuilder::with_capacity(BATCH_RECORDS / 4, BATCH_BYTES + BATCH_BYTES / 4);
         }
         self.batch.append_value(text);
+        if let Some(words) = words {
+            self.batch_words.push(words);
+            *self.words.get_or_insert(0) += u64::from(words);
+        }
         self.batch_bytes += text.len();
         self.records += 1;
         self.bytes += text.len() as u64;
@@ -157,6 +175,12 @@ impl RecordWriter {
         self.bytes
     }
 
+    /// Words so far, where they are counted.
+    #[must_use]
+    pub fn words(&self) -> Option<u64> {
+        self.words
+    }
+
     /// Writes what is pending and closes the last shard.
     ///
     /// # Errors
@@ -173,15 +197,20 @@ impl RecordWriter {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let texts = Arc::new(self.batch.finish());
-        let batch = RecordBatch::try_new(Arc::new(schema()), vec![texts])
+        let words = std::mem::take(&mut self.batch_words);
+        let schema = Arc::new(schema(!words.is_empty()));
+        let mut columns: Vec<Arc<dyn Array>> = vec![Arc::new(self.batch.finish())];
+        if !words.is_empty() {
+            columns.push(Arc::new(UInt32Array::from(words)));
+        }
+        let batch = RecordBatch::try_new(schema.clone(), columns)
             .wrap(Kind::Internal, || "form a batch of records".to_owned())?;
         let (mut writer, mut written) = if let Some(open) = self.shard.take() {
             open
         } else {
             self.shards += 1;
             let path = shard(&self.artifact, self.shards - 1);
-            (ColumnWriter::create(&path, &schema())?, 0)
+            (ColumnWriter::create(&path, &schema)?, 0)
         };
         writer.write(&batch)?;
         written += self.batch_bytes as u64;
@@ -229,15 +258,32 @@ impl Records {
     /// # Errors
     /// The batch is damaged.
     pub fn batch(&self, index: usize) -> Result<LargeStringArray> {
+        self.batch_with_words(index).map(|(texts, _)| texts)
+    }
+
+    /// The texts of a batch, and their words where they are counted.
+    ///
+    /// # Errors
+    /// The batch is damaged.
+    pub fn batch_with_words(&self, index: usize) -> Result<(LargeStringArray, Option<ScalarBuffer<u32>>)> {
         let (path, batch) = self.shards.batch(index)?;
         let what = || format!("read `{}`", path.display());
-        batch
+        let texts = batch
             .column_by_name(TEXT_COLUMN)
             .and_then(|column| column.as_any().downcast_ref::<LargeStringArray>())
             .filter(|texts| texts.null_count() == 0)
             .cloned()
             .ok_or_else(|| Error::input(format!("column `{TEXT_COLUMN}` is not large UTF-8 without nulls")))
-            .context(what)
+            .context(what)?;
+        let words = batch.column_by_name(WORDS_COLUMN).map(|column| {
+            column
+                .as_primitive_opt::<UInt32Type>()
+                .filter(|words| words.null_count() == 0)
+                .map(|words| words.values().clone())
+                .ok_or_else(|| Error::input(format!("column `{WORDS_COLUMN}` is not UInt32 without nulls")))
+                .context(what)
+        });
+        Ok((texts, words.transpose()?))
     }
 }
 
@@ -253,12 +299,15 @@ mod tests {
         let count = BATCH_RECORDS + 10;
         let long = "x".repeat(BATCH_BYTES + 1);
         for i in 0..count {
-            assert_eq!(writer.push(&format!("réc {i}")).unwrap(), i + 1 == BATCH_RECORDS);
+            let full = writer.push(&format!("réc {i}"), Some(i as u32)).unwrap();
+            assert_eq!(full, i + 1 == BATCH_RECORDS);
         }
-        assert!(writer.push(&long).unwrap());
+        assert!(writer.push(&long, Some(1)).unwrap());
+        assert_eq!(writer.words(), Some((0..count as u64).sum::<u64>() + 1));
         let info = SourceInfo {
             records: writer.records(),
             bytes: writer.bytes(),
+            words: writer.words(),
             grammar: None,
             entropy_bits_per_byte: None,
             entropy_nats_per_record: None,
@@ -275,6 +324,11 @@ mod tests {
                     .collect::<Vec<_>>()
             })
             .collect();
+        let words: Vec<u32> = (0..2)
+            .flat_map(|index| records.batch_with_words(index).unwrap().1.unwrap().to_vec())
+            .collect();
+        assert_eq!(words.len(), count + 1);
+        assert!(words[..count].iter().enumerate().all(|(i, &n)| n == i as u32));
         assert_eq!(texts.len() as u64, info.records);
         assert_eq!(texts.iter().map(|t| t.len() as u64).sum::<u64>(), info.bytes);
         assert!(

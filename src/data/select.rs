@@ -9,6 +9,7 @@ use regex::Regex;
 
 use crate::data::detokenize::detokenize_by_all;
 use crate::data::records::Texts;
+use crate::data::word_count::words_in;
 use crate::error::{Error, Result};
 use crate::manifest::detokenize::Detokenization;
 use crate::manifest::reading::{EmptyRecords, Range, RangeUnit};
@@ -30,6 +31,15 @@ pub struct LeftOut {
     pub duplicate: u64,
     /// Not drawn.
     pub sample: u64,
+}
+
+/// A record that stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selected<'a> {
+    /// Its text.
+    pub text: Cow<'a, str>,
+    /// Its words before it was detokenized, where they are counted.
+    pub words: Option<u32>,
 }
 
 /// Applies a source's settings to its records, batch by batch.
@@ -68,6 +78,7 @@ impl Selection {
                 excludes: expression("excludes", filter.excludes.as_deref())?,
                 hash: filter.unique,
                 keeps_empty: source.empty() == EmptyRecords::Keep,
+                words: source.count_words,
             },
             seen: filter.unique.then(HashSet::default),
             sample: source.sample.map(|share| Sample {
@@ -85,7 +96,7 @@ impl Selection {
     ///
     /// # Errors
     /// None now; the signature allows for filters that can fail.
-    pub fn apply<'a>(&mut self, records: &'a Texts) -> Result<Vec<Cow<'a, str>>> {
+    pub fn apply<'a>(&mut self, records: &'a Texts) -> Result<Vec<Selected<'a>>> {
         if self.room == 0 {
             return Ok(vec![]);
         }
@@ -101,8 +112,8 @@ impl Selection {
         let mut kept = Vec::with_capacity(transformed.len());
         // What depends on the records before comes one by one.
         for record in transformed {
-            let (text, hash) = match record {
-                Transformed::Text(text, hash) => (text, hash),
+            let (selected, hash) = match record {
+                Transformed::Text(selected, hash) => (selected, hash),
                 Transformed::Empty => {
                     self.left_out.empty += 1;
                     continue;
@@ -124,7 +135,7 @@ impl Selection {
                 self.left_out.sample += 1;
                 continue;
             }
-            kept.push(text);
+            kept.push(selected);
             self.room -= 1;
             if self.room == 0 {
                 break;
@@ -243,11 +254,13 @@ struct Transform {
     hash: bool,
     /// Whether records without text stay.
     keeps_empty: bool,
+    /// Whether to count words.
+    words: bool,
 }
 
 enum Transformed<'a> {
     /// The text, and its hash where asked for.
-    Text(Cow<'a, str>, u128),
+    Text(Selected<'a>, u128),
     Empty,
     Length,
     Expression,
@@ -255,6 +268,8 @@ enum Transformed<'a> {
 
 impl Transform {
     fn apply<'a>(&self, text: &'a str) -> Transformed<'a> {
+        // A record is shorter than 2^32 bytes.
+        let words = self.words.then(|| words_in(text) as u32);
         let text = detokenize_by_all(&self.detokenize, text);
         if !self.keeps_empty && text.trim_start().is_empty() {
             return Transformed::Empty;
@@ -269,7 +284,7 @@ impl Transform {
             return Transformed::Expression;
         }
         let hash = if self.hash { hash(&text) } else { 0 };
-        Transformed::Text(text, hash)
+        Transformed::Text(Selected { text, words }, hash)
     }
 }
 
@@ -339,6 +354,7 @@ mod tests {
             filter: None,
             sample: None,
             limit: None,
+            count_words: false,
             seed: None,
         }
     }
@@ -367,7 +383,8 @@ mod tests {
                 break;
             }
             let batch: Texts = batch.iter().copied().collect();
-            kept.extend(selection.apply(&batch).unwrap().into_iter().map(Cow::into_owned));
+            let selected = selection.apply(&batch).unwrap().into_iter();
+            kept.extend(selected.map(|record| record.text.into_owned()));
         }
         (kept, selection.left_out(), selection.is_full())
     }
@@ -483,6 +500,21 @@ mod tests {
     }
 
     #[test]
+    fn words_are_those_before_detokenization() {
+        let mut source = source();
+        source.detokenize = Some(vec![Detokenizer::Ptb.into()]);
+        let records: Texts = ["it did n't <unk> ,", "two words"].into_iter().collect();
+        let words = |source: &Source| -> Vec<Option<u32>> {
+            let kept = selection(source).apply(&records).unwrap();
+            assert_ne!(kept[0].text.split(' ').count(), 5, "{:?}", kept[0].text);
+            kept.iter().map(|record| record.words).collect()
+        };
+        assert_eq!(words(&source), [None, None]);
+        source.count_words = true;
+        assert_eq!(words(&source), [Some(5), Some(2)]);
+    }
+
+    #[test]
     fn filter_with_a_malformed_expression_is_refused() {
         let mut source = source();
         source.filter = Some(Filter {
@@ -510,7 +542,12 @@ mod tests {
         assert!(kept.len().abs_diff(1000) < 164, "{}", kept.len());
         assert_eq!(kept.len() as u64 + left_out.sample, 4000);
         let mut other = Selection::new(&source, &[], None, Random::new(8, Stream::Split)).unwrap();
-        assert_ne!(other.apply(&records.iter().copied().collect()).unwrap(), kept);
+        let texts: Texts = records.iter().copied().collect();
+        let others = other.apply(&texts).unwrap().into_iter();
+        assert_ne!(
+            others.map(|record| record.text.into_owned()).collect::<Vec<_>>(),
+            kept
+        );
         source.sample = Some(1.0);
         assert_eq!(select(&source, &records, 999).0.len(), 4000);
     }

@@ -12,6 +12,7 @@
 //! bytes: exact where tokens spell all of the text, and elsewhere where white space lies as it does in most text, before
 //! words and opening marks and not behind apostrophes and hyphens; else off by a few bytes for a record that is cut.
 
+use std::ops::Range;
 use std::path::Path;
 
 use serde_json::Value;
@@ -36,6 +37,39 @@ pub struct Spelling {
     gaps: Vec<u32>,
     /// By id: whether there is no gap behind it.
     joins: Vec<bool>,
+    /// By id: the white space that it spells.
+    spaces: Vec<Spaces>,
+}
+
+/// The ASCII white space that a token spells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Spaces {
+    /// None.
+    #[default]
+    Nowhere,
+    /// At its start alone: it begins a word.
+    Before,
+    /// One space and nothing else.
+    Single,
+    /// Nothing but white space.
+    Only,
+    /// Within or behind other text.
+    Within,
+}
+
+impl Spaces {
+    fn of(spelled: impl Iterator<Item = char>) -> Self {
+        let spelled: Vec<char> = spelled.collect();
+        let is_space = |c: &char| matches!(c, ' ' | '\t'..='\r');
+        let before = spelled.iter().take_while(|c| is_space(c)).count();
+        match (before, spelled.len()) {
+            _ if spelled[before..].iter().any(is_space) => Self::Within,
+            (0, _) => Self::Nowhere,
+            (1, 1) if spelled[0] == ' ' => Self::Single,
+            (before, all) if before == all => Self::Only,
+            _ => Self::Before,
+        }
+    }
 }
 
 impl Spelling {
@@ -67,11 +101,13 @@ impl Spelling {
             spelled: vec![0; size],
             gaps: vec![0; size],
             joins: vec![false; size],
+            spaces: vec![Spaces::Nowhere; size],
         };
         for (token, id) in vocabulary(model) {
-            let (mut spelled, mut gap, mut joins) = (0, 0, false);
+            let (mut spelled, mut gap, mut joins, mut spaces) = (0, 0, false, Spaces::Nowhere);
             if byte_level {
                 spelled = token.chars().count();
+                spaces = Spaces::of(token.chars().map(byte_of_space));
             } else if token == unknown || model["unk_id"] == id {
                 gap = UNKNOWN;
             } else if model["byte_fallback"] == true && is_byte(token) {
@@ -81,8 +117,10 @@ impl Spelling {
                 let begins = rest.is_none();
                 let piece = rest.unwrap_or(token);
                 let piece = piece.strip_suffix(suffix).unwrap_or(piece);
-                let spaces = piece.chars().filter(|&c| metaspace && c == METASPACE).count();
-                spelled = piece.len() - spaces * (METASPACE.len_utf8() - 1);
+                let metaspaces = piece.chars().filter(|&c| metaspace && c == METASPACE).count();
+                spelled = piece.len() - metaspaces * (METASPACE.len_utf8() - 1);
+                let plain = |c| if metaspace && c == METASPACE { ' ' } else { c };
+                spaces = Spaces::of(piece.chars().map(plain));
                 let word = |c: char| c.is_alphanumeric() || OPENING.contains(c);
                 gap = u32::from(begins && !metaspace && piece.starts_with(word));
                 joins = piece.ends_with(|c| OPENING.contains(c) || JOINING.contains(c));
@@ -93,6 +131,7 @@ impl Spelling {
             spelling.spelled[id] = spelled as u32;
             spelling.gaps[id] = gap;
             spelling.joins[id] = joins;
+            spelling.spaces[id] = spaces;
         }
         spelling
     }
@@ -125,6 +164,53 @@ impl Spelling {
         }
     }
 
+    /// Whether tokens spell white space, which separates words.
+    #[must_use]
+    pub fn has_spaces(&self) -> bool {
+        self.spaces
+            .iter()
+            .any(|spaces| matches!(spaces, Spaces::Before | Spaces::Single))
+    }
+
+    /// The bytes that tokens spell.
+    #[must_use]
+    pub fn bytes_spelled(&self, tokens: &[u32]) -> u64 {
+        self.sums(None, tokens).0
+    }
+
+    /// The tokens of the last word of a text: what follows its last white space, but for white space at its end. A single space
+    /// before it goes with it, in its first token or as a token of its own. Nothing where there is no word, or where its first
+    /// token is partly of the word before.
+    #[must_use]
+    pub fn last_word(&self, tokens: &[u32]) -> Option<Range<usize>> {
+        let of = |token: &u32| {
+            self.spaces
+                .get(*token as usize)
+                .copied()
+                .unwrap_or(Spaces::Nowhere)
+        };
+        let last = tokens
+            .iter()
+            .rposition(|token| !matches!(of(token), Spaces::Single | Spaces::Only))?;
+        let mut start = last;
+        loop {
+            match of(&tokens[start]) {
+                Spaces::Before => break,
+                Spaces::Within => return None,
+                Spaces::Nowhere | Spaces::Single | Spaces::Only => {}
+            }
+            match start.checked_sub(1).map(|before| of(&tokens[before])) {
+                Some(Spaces::Single) => {
+                    start -= 1;
+                    break;
+                }
+                None | Some(Spaces::Only) => break,
+                Some(_) => start -= 1,
+            }
+        }
+        Some(start..last + 1)
+    }
+
     /// What tokens spell, and the gaps before them, behind a token that may be there.
     fn sums(&self, mut before: Option<u32>, tokens: &[u32]) -> (u64, u64) {
         let of = |all: &[u32], id: u32| u64::from(all.get(id as usize).copied().unwrap_or(0));
@@ -141,7 +227,8 @@ impl Spelling {
 }
 
 /// `whole · part / parts`, rounded.
-fn share(whole: u64, part: u64, parts: u64) -> u64 {
+#[must_use]
+pub fn share(whole: u64, part: u64, parts: u64) -> u64 {
     let parts = u128::from(parts.max(1));
     ((u128::from(whole) * u128::from(part) + parts / 2) / parts) as u64
 }
@@ -173,6 +260,17 @@ fn has_kind(part: &Value, kind: &str) -> bool {
         .filter_map(|field| part[*field].as_array())
         .flatten()
         .any(|part| has_kind(part, kind))
+}
+
+/// The white space that a character of the byte-level alphabet stands for, or the character: bytes up to that of the space stand
+/// 256 further on.
+fn byte_of_space(character: char) -> char {
+    match character {
+        '\u{109}'..='\u{10D}' | '\u{120}' => {
+            u8::try_from(u32::from(character) - 0x100).map_or(character, char::from)
+        }
+        other => other,
+    }
 }
 
 /// Whether a token is a byte that has no other: `<0x0A>`.
@@ -209,6 +307,54 @@ mod tests {
         );
         assert_eq!(characters.bytes_of_first(3, &[4, 5, 6, 4], 5), 4);
         assert_eq!(characters.bytes_of_first(0, &[4, 5, 6, 4], 5), 0);
+    }
+
+    #[test]
+    fn last_word_of_tokens_has_its_leading_space() {
+        let bytes = Spelling::of(
+            &json!({
+                "decoder": { "type": "ByteLevel" },
+                "model": { "type": "BPE", "vocab": {
+                    "Ġthe": 0, "Ġcat": 1, "s": 2, "Ċ": 3, "Ġ": 4, "The": 5, "'": 6, "ĠĠ": 7, "a\u{120}b": 8,
+                } },
+            }),
+            10,
+        );
+        assert!(bytes.has_spaces());
+        let of = |tokens: &[u32]| bytes.last_word(tokens);
+        // `The the cats`, `The the cat's`, with white space behind it, one word alone.
+        assert_eq!(of(&[5, 0, 1, 2]), Some(2..4));
+        assert_eq!(of(&[5, 0, 1, 6, 2]), Some(2..5));
+        assert_eq!(of(&[5, 0, 1, 3, 4]), Some(2..3));
+        assert_eq!(of(&[5]), Some(0..1));
+        assert_eq!(of(&[5, 2, 3]), Some(0..2));
+        // A line feed is not the word's, nor are two spaces.
+        assert_eq!(of(&[0, 3, 5, 2]), Some(2..4));
+        assert_eq!(of(&[0, 7, 5]), Some(2..3));
+        assert_eq!(of(&[0, 4, 5]), Some(1..3));
+        assert_eq!(of(&[3, 4]), None);
+        assert_eq!(of(&[]), None);
+        // A token of two words.
+        assert_eq!(of(&[0, 8, 2]), None);
+        assert_eq!(of(&[8, 0]), Some(1..2));
+        assert_eq!(bytes.bytes_spelled(&[1, 6, 2]), 6);
+        let characters = Spelling::of(
+            &json!({ "model": { "type": "WordLevel", "vocab": { "[PAD]": 0, "a": 4, "b": 5, " ": 6 } } }),
+            10,
+        );
+        assert_eq!(characters.last_word(&[4, 6, 5, 4]), Some(1..4));
+        let pieces = Spelling::of(
+            &json!({ "decoder": { "type": "Metaspace" }, "model": { "type": "Unigram", "vocab": [
+                ["▁the", -1.0], ["▁", -1.0], ["cat", -1.0], ["s", -1.0] ] } }),
+            10,
+        );
+        assert_eq!(pieces.last_word(&[0, 1, 2, 3]), Some(1..4));
+        // Of words without the white space between them, the last is not known.
+        let words = Spelling::of(
+            &json!({ "model": { "type": "WordPiece", "continuing_subword_prefix": "##", "vocab": { "the": 0, "##s": 1 } } }),
+            10,
+        );
+        assert!(!words.has_spaces());
     }
 
     #[test]

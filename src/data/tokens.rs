@@ -5,6 +5,7 @@
 //! | `tokens` | list of `uint16`, or `uint32` where the vocabulary exceeds 65,536 | the record's tokens, none of them special |
 //! | `bytes` | `uint32` | bytes of the record's text |
 //! | `hash` | `uint64` | XXH3 (64 bits) of the text: decides the split |
+//! | `words` | `uint32` | words of the record, where the source counts them |
 //!
 //! Where tokens leave out some of the text, there is `lost-00000.arrow` beside them: `record` (`uint64`, from 0) and `bits`
 //! (`uint64`, what it takes to spell out what is lost, see [`crate::data::loss`]) of each record that loses some.
@@ -31,12 +32,14 @@ fn is_wide(vocabulary: u32) -> bool {
     vocabulary > 1 << 16
 }
 
-fn schema(wide: bool) -> Schema {
-    Schema::new(vec![
+fn schema(wide: bool, words: bool) -> Schema {
+    let mut fields = vec![
         Field::new("tokens", DataType::List(item(wide)), false),
         Field::new("bytes", DataType::UInt32, false),
         Field::new("hash", DataType::UInt64, false),
-    ])
+    ];
+    fields.extend(words.then(|| Field::new("words", DataType::UInt32, false)));
+    Schema::new(fields)
 }
 
 fn item(wide: bool) -> Arc<Field> {
@@ -77,6 +80,8 @@ pub struct TokenPiece {
     pub bytes: Vec<u32>,
     /// Hash of each record's text.
     pub hashes: Vec<u64>,
+    /// Words of each record, where the source counts them: else none.
+    pub words: Vec<u32>,
     /// The records that lose text, by their place among these, and the bits that spell it out.
     pub lost: Vec<(usize, u64)>,
 }
@@ -135,18 +140,24 @@ impl TokenWriter {
         let tokens = ListArray::try_new(item(self.wide), offsets, tokens, None).wrap(Kind::Internal, what)?;
         let bytes: Vec<_> = pieces.iter().map(|piece| piece.bytes.as_slice()).collect();
         let hashes: Vec<_> = pieces.iter().map(|piece| piece.hashes.as_slice()).collect();
-        let columns: Vec<Arc<dyn Array>> = vec![
+        let words: Vec<_> = pieces.iter().map(|piece| piece.words.as_slice()).collect();
+        let words = words.concat();
+        let schema = Arc::new(schema(self.wide, !words.is_empty()));
+        let mut columns: Vec<Arc<dyn Array>> = vec![
             Arc::new(tokens),
             Arc::new(UInt32Array::from(bytes.concat())),
             Arc::new(UInt64Array::from(hashes.concat())),
         ];
-        let batch = RecordBatch::try_new(Arc::new(schema(self.wide)), columns).wrap(Kind::Internal, what)?;
+        if !words.is_empty() {
+            columns.push(Arc::new(UInt32Array::from(words)));
+        }
+        let batch = RecordBatch::try_new(schema.clone(), columns).wrap(Kind::Internal, what)?;
         let (mut writer, mut written) = if let Some(open) = self.shard.take() {
             open
         } else {
             self.shards += 1;
             let path = shard(&self.artifact, self.shards - 1);
-            (ColumnWriter::create(&path, &schema(self.wide))?, 0)
+            (ColumnWriter::create(&path, &schema)?, 0)
         };
         writer.write(&batch)?;
         written += count as u64;
@@ -213,6 +224,8 @@ pub struct MappedTokens {
     pub bytes: ScalarBuffer<u32>,
     /// Hash of each record's text.
     pub hashes: ScalarBuffer<u64>,
+    /// Words of each record, where the source counts them.
+    pub words: Option<ScalarBuffer<u32>>,
 }
 
 enum Ids {
@@ -308,6 +321,10 @@ impl TokenFiles {
             offsets: list.offsets().clone(),
             bytes: primitive::<UInt32Type>(&batch, "bytes").context(what)?,
             hashes: primitive::<UInt64Type>(&batch, "hash").context(what)?,
+            words: match batch.column_by_name("words") {
+                Some(_) => Some(primitive::<UInt32Type>(&batch, "words").context(what)?),
+                None => None,
+            },
         })
     }
 }

@@ -1,6 +1,8 @@
 //! The forward process q(x_t | x_0): each token of a row keeps its value with probability α(t) and moves to the prior
 //! otherwise, independently of the others.
 
+use std::ops::Range;
+
 use crate::kernels::Constants;
 use crate::manifest::Noise;
 use crate::rng::{Random, unit};
@@ -199,25 +201,25 @@ impl NoisedBatch {
     }
 
     /// Each row's span of `positions`, in order.
-    pub fn spans(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+    pub fn spans(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, &end)| start..end)
     }
 
     /// Appends the row `x` with the tokens that `moved` gives in place of its own, position by position in ascending
-    /// order. Moved positions below `valid` are to be predicted, with that score; `sigma` is the row's noise level for a
+    /// order. Moved positions within `scored` are to be predicted, with that score; `sigma` is the row's noise level for a
     /// time-conditioned network.
     pub fn push(
         &mut self,
         x: &[u32],
-        valid: usize,
+        scored: &Range<usize>,
         score: Score,
         sigma: Option<f64>,
         mut moved: impl FnMut(usize) -> Option<u32>,
     ) {
         self.push_scored(x, sigma, |l, token| {
             let to = moved(l);
-            let target = (to.is_some() && l < valid).then_some((token, score));
+            let target = (to.is_some() && scored.contains(&l)).then_some((token, score));
             (to.unwrap_or(token), target)
         });
     }

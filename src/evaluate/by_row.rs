@@ -10,9 +10,9 @@ pub struct LossesByRow {
     pub rows: Vec<u64>,
     /// Nats of the whole row: the mean of its draws.
     pub nats: Vec<f64>,
-    /// Its valid tokens.
+    /// Its valid tokens, context left out.
     pub valid_tokens: Vec<u32>,
-    /// BLAKE3 of the rows: of each its tokens (u32, little-endian) and how many of them are valid (u64).
+    /// BLAKE3 of the rows: of each its tokens (u32, little-endian), where its scored ones end and where they begin (u32 each).
     pub text: Digest,
 }
 

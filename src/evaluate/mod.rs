@@ -19,6 +19,7 @@
 //! D) / Σ n, with s² the variance among a row's draws (stratified draws vary less), and at most by the whole error.
 
 mod by_row;
+mod last_word;
 mod statistics;
 mod variance;
 
@@ -26,6 +27,8 @@ pub use crate::diffusion::Quantity;
 pub use by_row::{LossesByRow, difference};
 pub use statistics::Interval;
 pub use variance::{LEAST_ROWS, LossVariance, ProbedLosses, VarianceProbe};
+
+use std::ops::Range;
 
 use crate::data::rows::{Permutation, Rows};
 use crate::diffusion::{Draw, Method, NoisedBatch, Objective, Passes, shift};
@@ -74,9 +77,9 @@ pub struct Bound {
     pub monte_carlo_error: Option<f64>,
     /// R: rows.
     pub rows: u64,
-    /// Valid tokens in them.
+    /// Valid tokens in them, context left out.
     pub tokens: u64,
-    /// Tokens that are predicted: as many, or the first of each row less ([`Objective::scored`]).
+    /// Tokens that are predicted: as many, or the first of each row less ([`Objective::predicted`]).
     pub scored: u64,
     /// D: draws per row.
     pub draws: u32,
@@ -96,6 +99,20 @@ impl Bound {
     pub fn bits_per_byte(&self, bytes_per_token: f64) -> Interval {
         self.nats_per_valid_token()
             .map(|nats| nats / std::f64::consts::LN_2 / bytes_per_token)
+    }
+
+    /// The exponential of the mean over rows of their nats, which is per word where a word of each is scored.
+    #[must_use]
+    pub fn perplexity_per_row(&self) -> Interval {
+        let nats = &self.by_row.nats;
+        ratio(nats, &vec![1; nats.len()]).interval().map(f64::exp)
+    }
+
+    /// Perplexity per word, given the words per valid token (an exact count, so it adds no uncertainty).
+    #[must_use]
+    pub fn perplexity_per_word(&self, words_per_token: f64) -> Interval {
+        self.nats_per_valid_token()
+            .map(|nats| (nats / words_per_token).exp())
     }
 
     /// The nats of whole rows, shared out among their valid tokens.
@@ -142,10 +159,10 @@ impl BoundEstimator<'_> {
         let mut x = vec![0; self.rows.length()];
         for rank in 0..total {
             let row = order.as_ref().map_or(rank, |order| order.get(0, rank));
-            let valid = self.rows.read(row, &mut x)?;
-            sums.row(row, &x, valid);
-            sums.tokens.push(self.objective.scored(valid) as u64);
-            let passes = self.objective.passes_of_bound(self.method, valid);
+            let scored = self.rows.read(row, &mut x)?;
+            sums.row(row, &x, &scored);
+            sums.tokens.push(self.objective.predicted(&scored) as u64);
+            let passes = self.objective.passes_of_bound(self.method, &scored);
             for (number, pass) in in_order(draws, passes) {
                 let part = (shifts[number as usize] + phase(rank)).fract();
                 let draw = Draw {
@@ -155,7 +172,8 @@ impl BoundEstimator<'_> {
                     row,
                     offset: (f64::from(number) + part) / f64::from(draws),
                 };
-                self.objective.noise_of_bound(&draw, pass, &x, valid, &mut noised);
+                self.objective
+                    .noise_of_bound(&draw, pass, &x, &scored, &mut noised);
                 sums.asked.push(PendingPass::of(pass, passes));
                 if noised.rows() == self.micro_batch {
                     cancel.check()?;
@@ -263,7 +281,7 @@ struct Sums {
     drawn: f64,
     /// The rows, by their numbers.
     rows: Vec<u64>,
-    /// Valid tokens of each row.
+    /// Valid tokens of each row, its context left out.
     valid: Vec<u32>,
     /// Of the rows' tokens.
     text: blake3::Hasher,
@@ -294,14 +312,16 @@ impl Sums {
         }
     }
 
-    /// Begins a row: its number in the split, its tokens, how many of them are valid.
-    fn row(&mut self, row: u64, x: &[u32], valid: usize) {
+    /// Begins a row: its number in the split, its tokens, which of them are scored.
+    fn row(&mut self, row: u64, x: &[u32], scored: &Range<usize>) {
         self.rows.push(row);
-        self.valid.push(valid as u32);
+        self.valid.push(scored.len() as u32);
         for token in x {
             self.text.update(&token.to_le_bytes());
         }
-        self.text.update(&(valid as u64).to_le_bytes());
+        // Without context, the number of valid tokens.
+        let ends = scored.end as u64 | (scored.start as u64) << 32;
+        self.text.update(&ends.to_le_bytes());
     }
 
     fn pass(&mut self, value: f64, asked: PendingPass) {
@@ -435,9 +455,9 @@ mod tests {
             pad: 0,
             mask: truth.mask(),
         };
-        let valid: Vec<usize> = (0..count as usize).map(|row| truth.length - row % 2).collect();
-        let valid = padded.then_some(&*valid);
-        let rows = Rows::from_memory(truth.mask() + 1, special, truth.length, tokens, valid).unwrap();
+        let scored: Vec<_> = (0..count as usize).map(|row| 0..truth.length - row % 2).collect();
+        let scored = padded.then_some(&*scored);
+        let rows = Rows::from_memory(truth.mask() + 1, special, truth.length, tokens, scored).unwrap();
         (rows, exact)
     }
 
@@ -505,6 +525,63 @@ mod tests {
         );
     }
 
+    /// Rows of which the last positions are scored, after what is given: as with whole rows, all estimators find −log p.
+    #[test]
+    fn estimators_find_the_conditional_entropy_of_rows_with_context() {
+        let truth = Distribution::random(4, 3, 6);
+        let network = Posterior::new(truth.clone());
+        let (whole, _) = drawn(&truth, 600, false);
+        let (mut tokens, mut scored, mut expected) = (Vec::new(), Vec::new(), 0.0);
+        let mut x = vec![0; 4];
+        for row in 0..600 {
+            whole.read(row, &mut x).unwrap();
+            let range = 1 + row as usize % 2..4 - row as usize % 3 / 2;
+            for l in range.clone() {
+                let mut z = vec![truth.mask(); 4];
+                z[..l].copy_from_slice(&x[..l]);
+                expected -= truth.posterior(&z, l)[x[l] as usize].ln();
+            }
+            tokens.extend(&x);
+            scored.push(range);
+        }
+        let special = whole.info().special;
+        let rows = Rows::from_memory(truth.mask() + 1, special, 4, tokens.clone(), Some(&scored)).unwrap();
+        let count: usize = scored.iter().map(Range::len).sum();
+        let expected = expected / count as f64;
+        for estimator in [Estimator::Time, Estimator::Count] {
+            let bound = run(&task(&rows, &truth, EVERY_SCHEDULE[0], estimator), &network);
+            assert_eq!((bound.tokens, bound.scored), (count as u64, count as u64));
+            let (difference, error) = (
+                bound.nats_per_token.value - expected,
+                bound.monte_carlo_error.unwrap(),
+            );
+            assert!(
+                difference.abs() < 3.0 * error,
+                "{estimator:?}: {difference} ± {error}"
+            );
+            let lengths: Vec<u32> = scored.iter().map(|range| range.len() as u32).collect();
+            assert_eq!(bound.by_row.valid_tokens, lengths);
+            // Per word where each row's scored tokens are one.
+            let per_row = bound.nats_per_token.value * count as f64 / 600.0;
+            assert!((bound.perplexity_per_row().value.ln() - per_row).abs() < 1e-9);
+            assert!(
+                (bound.perplexity_per_word(0.5).value.ln() - 2.0 * bound.nats_per_token.value).abs() < 1e-9
+            );
+        }
+        // The same tokens with other context are another text.
+        let text = |scored: &[Range<usize>]| {
+            let rows = Rows::from_memory(truth.mask() + 1, special, 4, tokens.clone(), Some(scored)).unwrap();
+            run(
+                &task(&rows, &truth, EVERY_SCHEDULE[0], Estimator::Count),
+                &network,
+            )
+            .by_row
+            .text
+        };
+        let other: Vec<_> = scored.iter().map(|range| 1..range.end).collect();
+        assert_ne!(text(&scored), text(&other));
+    }
+
     #[test]
     fn masked_only_answers_equal_the_full_computation() {
         // All positions computed, the visible ones with the log-probability 0 of SUBS's carry-over.
@@ -521,8 +598,8 @@ mod tests {
         let (mut sum, mut tokens) = (0.0, 0);
         let mut x = vec![0; 4];
         for row in 0..40 {
-            let valid = rows.read(row, &mut x).unwrap();
-            tokens += valid;
+            let scored = rows.read(row, &mut x).unwrap();
+            tokens += scored.len();
             for draw in 0..8_u64 {
                 let mut noised = NoisedBatch::default();
                 let part = (shift(random, draw) + phase(row)).fract();
@@ -534,13 +611,13 @@ mod tests {
                     row,
                     offset,
                 };
-                task.objective.noise_of_bound(&named, 0, &x, valid, &mut noised);
+                task.objective.noise_of_bound(&named, 0, &x, &scored, &mut noised);
                 let hidden = noised.tokens.iter().filter(|&&z| z == truth.mask()).count();
                 let all: Vec<u32> = (0..4).collect();
                 let logits = network
                     .logits(&noised.tokens, &[0.0], &all, Pattern::Full)
                     .unwrap();
-                for l in 0..valid {
+                for l in scored.clone() {
                     let log_p = subs.log_p_x0(noised.tokens[l], &logits[l * 6..][..6]);
                     sum -= 4.0 / hidden as f64 * log_p[x[l] as usize] / 8.0;
                 }
@@ -583,8 +660,8 @@ mod tests {
         let (mut sum, mut clean, mut tokens) = (0.0, 0.0, 0);
         let mut x = vec![0; 4];
         for row in 0..40 {
-            let valid = rows.read(row, &mut x).unwrap();
-            tokens += valid;
+            let scored = rows.read(row, &mut x).unwrap();
+            tokens += scored.len();
             for draw in 0..8_u64 {
                 let named = Draw {
                     method: task.method,
@@ -594,7 +671,7 @@ mod tests {
                     offset: (draw as f64 + (shift(random, draw) + phase(row)).fract()) / 8.0,
                 };
                 let mut noised = NoisedBatch::default();
-                (0..2).for_each(|pass| d3pm.noise_of_bound(&named, pass, &x, valid, &mut noised));
+                (0..2).for_each(|pass| d3pm.noise_of_bound(&named, pass, &x, &scored, &mut noised));
                 let values = answered(&network, &d3pm, &mut noised).unwrap();
                 sum += (values[0] + values[1]) / 8.0;
                 clean += values[1] / 8.0;

@@ -93,7 +93,7 @@ impl VarianceProbe<'_> {
         let mut x = vec![0; self.rows.length()];
         for rank in 0..total {
             let row = order.as_ref().map_or(rank, |order| order.get(0, rank));
-            let valid = self.rows.read(row, &mut x)?;
+            let valid = self.rows.read(row, &mut x)?.end;
             tokens.push(valid as f64);
             for draw in 0..self.chances * MASKS {
                 self.push(random, draw, row, &x, valid, &mut noised);
@@ -133,7 +133,7 @@ impl VarianceProbe<'_> {
             weight: 1.0,
         });
         let alone = (index == 0).then(|| random.below(valid.max(1) as u64, draw, row, 0) as usize);
-        into.push(x, valid, Score::weight(1.0), input, |l| match alone {
+        into.push(x, &(0..valid), Score::weight(1.0), input, |l| match alone {
             Some(position) => (l == position).then(|| masking.forward.mask()),
             None => masking
                 .forward
@@ -531,7 +531,7 @@ mod tests {
                         batch,
                     };
                     let row = random.below(rows.len(), step, u64::from(index), 0);
-                    let valid = rows.read(row, &mut x).unwrap();
+                    let valid = rows.read(row, &mut x).unwrap().end;
                     objective.noise(at, 0, &x, valid, &mut noised);
                     tokens += valid;
                 }

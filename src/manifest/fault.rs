@@ -63,6 +63,8 @@ pub enum Code {
     RowLength,
     /// A choice about padding for rows that have none.
     Padding,
+    /// Rows that begin with context where they cannot, or for a use that has none.
+    Context,
     /// Rows were tokenized with a different tokenizer than the model's.
     Tokenizer,
     /// `micro_batch` does not divide `batch`.

@@ -11,17 +11,24 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::data::rows::Rows;
-use crate::data::{SourceInfo, Unit, read_json, split_name, write_json};
+use crate::data::{RowsInfo, SourceInfo, SplitInfo, Unit, read_json, write_json};
 use crate::diffusion::Method;
 use crate::error::{Context as _, Error, Result};
-use crate::evaluate::{BoundEstimator, Interval, Quantity};
+use crate::evaluate::{Bound, BoundEstimator, Interval, Quantity};
 use crate::event::Progress;
-use crate::manifest::{BoundEnds, Estimator, Evaluate, Split, Stage, Weights};
+use crate::manifest::{BoundEnds, Estimator, Evaluate, Scored, Split, Stage, Weights};
+use crate::model::Network;
+use crate::numbers;
 use crate::plural::counted;
 use crate::rng::Stream;
+use crate::sample::wilson;
 use crate::stages::trained::ModelInfo;
 use crate::stages::{Context, Run, StageOutput, losses, memory};
 use crate::store::Digest;
+
+mod text;
+
+use text::text;
 
 /// The kind of the objective of results that name none: older versions had no other.
 pub(super) const MDLM: &str = "mdlm";
@@ -59,7 +66,7 @@ pub struct Evaluation {
     pub rows_of_split: u64,
     /// Draws per row.
     pub draws: u32,
-    /// Valid tokens: padding excluded, but where it counts.
+    /// Valid tokens: padding excluded, but where it counts; and context, where rows begin with it.
     pub tokens: u64,
     /// Tokens that were predicted, where they are fewer: an autoregressive model is given the first of each row. Nats and
     /// perplexity are per scored token.
@@ -101,9 +108,82 @@ pub struct Evaluation {
     pub normalized: bool,
     /// Exact entropy of the grammar that the text was drawn from, in bits per byte.
     pub entropy_bits_per_byte: Option<f64>,
+    /// By how many tokens of text each row begins further on than the one before, where rows overlap; every token is scored
+    /// once, given those before it in its row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stride: Option<u32>,
+    /// Which tokens of a record were scored; all where absent.
+    #[serde(default, skip_serializing_if = "Scored::is_all")]
+    pub scored: Scored,
+    /// Words of the text of the evaluated rows, where the source counts them ([`crate::data::word_count`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<u64>,
+    /// Whether that is in proportion to bytes and rows, since a record is cut or not all rows were evaluated, and not a count.
+    #[serde(default, skip_serializing_if = "crate::data::is_false")]
+    pub words_in_proportion: bool,
+    /// The exponential of the nats of all text over its words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity_per_word: Option<Interval>,
+    /// What was found of last words, where they alone were scored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_word: Option<LastWords>,
+    /// The text of the split and what of it is in no row; absent where all of it is in rows, without context and words, and in
+    /// old artifacts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<SplitText>,
     /// Whether padding was left out: the bound is then one given the records' lengths, but for an autoregressive model,
     /// which predicts where a record ends.
     pub padding_excluded: bool,
+}
+
+/// What was found of the last words of records.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastWords {
+    /// Perplexity per last word: the exponential of the mean over records of −log p(word | text before it), bounded or exact as
+    /// the evaluation is.
+    pub perplexity: Interval,
+    /// Words that are the model's greedy choice, token by token from left to right.
+    pub right: u64,
+    /// Their share, with Wilson's interval.
+    pub accuracy: Interval,
+}
+
+/// The text of a split, whatever rows it is packed into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitText {
+    /// Records.
+    pub records: u64,
+    /// Their bytes, one separator byte a record included.
+    pub bytes: u64,
+    /// Their tokens, one EOS a record included.
+    pub tokens: u64,
+    /// Their words, where the source counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<u64>,
+    /// Tokens that are in no row: a tail, or what was cut off. Of rows in which last words alone are scored, 0.
+    pub dropped_tokens: u64,
+    /// Records that are in no row because their last word has no room in one.
+    #[serde(default)]
+    pub dropped_records: u64,
+}
+
+impl SplitText {
+    /// That of a split, where there is more to say of it than that all of it is in rows.
+    fn of(info: &SplitInfo, rows: &RowsInfo) -> Option<Self> {
+        let text = Self {
+            records: info.records,
+            bytes: info.bytes,
+            tokens: info.tokens,
+            words: info.words,
+            dropped_tokens: match rows.scored {
+                Scored::All => info.tokens.saturating_sub(info.kept_tokens),
+                Scored::LastWord => 0,
+            },
+            dropped_records: info.dropped_records,
+        };
+        let is_dropped = text.dropped_tokens > 0 || text.dropped_records > 0;
+        (is_dropped || text.words.is_some() || rows.has_context()).then_some(text)
+    }
 }
 
 impl Evaluation {
@@ -172,7 +252,8 @@ impl Run for Evaluate {
     ///
     /// 1: the bound by time or count. 2: what nats and perplexity are per, and both per token of text where padding counts;
     /// bytes of the text that is kept; a count of one has a noun in the singular; the model and the tokenizer by their
-    /// digests. Still 2: notes of `evaluation.md` are worded more plainly. 3: `losses.arrow` beside them.
+    /// digests. Still 2: notes of `evaluation.md` are worded more plainly. 3: `losses.arrow` beside them. Still 3: the text of
+    /// the split and what of it is in no row; rows with context, words and last words, which no earlier manifest asks for.
     const VERSION: u32 = 3;
 
     /// Runs the stage.
@@ -227,7 +308,12 @@ impl Run for Evaluate {
                 figures,
             });
         })?;
+        let last_word = (rows.info().scored == Scored::LastWord)
+            .then(|| last_words(&task, &bound, &*network, context))
+            .transpose()?;
         let seconds = started.elapsed().as_secs_f64();
+        let counts = rows.split_info();
+        let words_per_token = counts.words_per_position();
         let bytes_per_token = rows.split_info().bytes_per_position();
         let unit = rows.info().unit();
         let of_text = (unit == Unit::Position).then(|| {
@@ -263,7 +349,17 @@ impl Run for Evaluate {
             lost_bits_per_byte: lost,
             normalized: rows.info().normalized,
             entropy_bits_per_byte: entropy,
-            padding_excluded: !rows.info().wrap && !rows.info().padding_counts,
+            stride: rows.info().stride,
+            scored: rows.info().scored,
+            words: words_per_token.map(|words| (words * bound.tokens as f64).round() as u64),
+            words_in_proportion: words_per_token.is_some()
+                && (bound.rows < rows.len() || counts.kept_words != counts.words && last_word.is_none()),
+            perplexity_per_word: words_per_token
+                .filter(|_| last_word.is_none() && estimator != Estimator::Pseudo)
+                .map(|words| bound.perplexity_per_word(words)),
+            last_word,
+            text: SplitText::of(counts, rows.info()),
+            padding_excluded: !rows.info().wrap && !rows.info().padding_counts && !rows.info().has_context(),
         };
         losses::write(context.output, &bound.by_row)?;
         write_json(&context.output.join(EVALUATION), &found)?;
@@ -286,6 +382,17 @@ impl Run for Evaluate {
             let text = format!("{} {}", perplexity.with_ends(3), Unit::Token.name());
             let name = format!("{} of text", found.perplexity_name());
             outcome.figures.push((name, text));
+        }
+        if let Some(perplexity) = found.perplexity_per_word {
+            let text = format!("{} per word", perplexity.with_ends(3));
+            outcome.figures.push((found.perplexity_name().to_owned(), text));
+        }
+        if let Some(last) = &found.last_word {
+            let text = format!("{} per last word", last.perplexity.with_ends(3));
+            outcome.figures.push((found.perplexity_name().to_owned(), text));
+            let percent = last.accuracy.map(|share| 100.0 * share);
+            let text = numbers::with_ends(percent.value, percent.ends(), 1, "%");
+            outcome.figures.push(("last word accuracy".to_owned(), text));
         }
         if self.bound == BoundEnds::Published {
             let kind = "published estimate, not a bound: both ends are left out";
@@ -312,6 +419,37 @@ impl Run for Evaluate {
     fn memory(&self, inputs: &[&Stage]) -> Option<u64> {
         memory::of_inference(inputs)
     }
+}
+
+/// The perplexity of last words, and how many the model chooses.
+fn last_words(
+    task: &BoundEstimator<'_>,
+    bound: &Bound,
+    network: &dyn Network,
+    context: &Context<'_>,
+) -> Result<LastWords> {
+    let right = task.chosen_greedily(network, context.cancel, &mut |done, total, right| {
+        context.progress(Progress {
+            done,
+            total: Some(total),
+            unit: "last words",
+            figures: vec![("right", right.to_string())],
+        });
+    })?;
+    let (count, right) = (
+        right.len() as u64,
+        right.iter().filter(|right| **right).count() as u64,
+    );
+    let ends = wilson(right, count);
+    Ok(LastWords {
+        perplexity: bound.perplexity_per_row(),
+        right,
+        accuracy: Interval {
+            value: right as f64 / count.max(1) as f64,
+            low: ends.map(|(low, _)| low),
+            high: ends.map(|(_, high)| high),
+        },
+    })
 }
 
 /// Whether the rows are in the model's language.
@@ -353,301 +491,4 @@ fn bits(found: &Evaluation) -> Option<String> {
         let _ = write!(text, ", {:.4} of it for lost text", found.lost_bits_per_byte);
     }
     Some(text)
-}
-
-/// The evaluation as Markdown.
-#[expect(clippy::too_many_lines, reason = "one sentence or table after the other")]
-fn text(found: &Evaluation) -> String {
-    let weights = match found.weights {
-        Weights::Ema => "averaged",
-        Weights::Raw => "last step's",
-    };
-    let title = match found.estimator {
-        Estimator::Time | Estimator::Count => "Bound",
-        Estimator::Exact => "Exact likelihood",
-        Estimator::Pseudo => "Pseudo-likelihood",
-    };
-    let estimator = found.estimator.name();
-    let steps = found
-        .steps
-        .map_or_else(String::new, |steps| format!(" in {}", counted(steps, "step")));
-    let scored = found
-        .scored_tokens
-        .map_or_else(String::new, |scored| format!(", {scored} of them scored"));
-    let mut text = format!(
-        "# {title} on the {} split\n\n\
-         {weights} weights · estimator `{estimator}`{steps} · {} of {} · {} per row · {} counted{scored}\n\n\
-         | quantity | {} | 95% interval |\n|---|---|---|\n",
-        split_name(found.split),
-        found.rows,
-        counted(found.rows_of_split, "row"),
-        counted(found.draws, "draw"),
-        counted(
-            found.tokens,
-            match found.unit {
-                Unit::Token => "token",
-                Unit::Position => "position",
-            }
-        ),
-        found.quantity(),
-    );
-    let per = |what: &str, unit: Unit| format!("{what} {}", unit.name());
-    let own = found.per();
-    let mut quantities = vec![
-        (format!("nats {own}"), found.nats_per_token),
-        (format!("{} {own}", found.perplexity_name()), found.perplexity),
-    ];
-    quantities.extend(
-        found
-            .nats_per_token_of_text
-            .map(|nats| (per("nats", Unit::Token), nats)),
-    );
-    let of_text = found.perplexity_per_token_of_text;
-    quantities.extend(of_text.map(|perplexity| (per(found.perplexity_name(), Unit::Token), perplexity)));
-    let of = if found.normalized { NORMALIZED } else { "" };
-    quantities.extend(
-        found
-            .bits_per_byte
-            .map(|bits| (format!("bits per byte{of}"), bits)),
-    );
-    for (name, interval) in quantities {
-        let ends = interval.ends().map_or("not defined".to_owned(), |(low, high)| {
-            format!("{low:.4} to {high:.4}")
-        });
-        let _ = writeln!(text, "| {name} | {:.4} | {ends} |", interval.value);
-    }
-    if let Some(entropy) = found.entropy_bits_per_byte {
-        let _ = writeln!(
-            text,
-            "| entropy of the grammar, bits per byte | {entropy:.4} | exact |"
-        );
-    }
-    let drawn = if found.estimator.is_random() {
-        "which rows were held out and which times and masks were drawn"
-    } else {
-        "which rows were held out; nothing was drawn"
-    };
-    let _ = write!(
-        text,
-        "\nThe interval is value ± t · standard error, the error clustered by row: it covers {drawn}."
-    );
-    if found.scored_tokens.is_some() {
-        text.push_str(
-            " The model is given the first token of each row, which a diffusion model predicts: compare it with one by \
-             bits per byte of the same text.",
-        );
-    }
-    if found.estimator == Estimator::Pseudo {
-        text.push_str(
-            " Each token is predicted from all others: the number is neither a likelihood nor a bound on one, and is not \
-             comparable with either.",
-        );
-    }
-    if let Some(error) = found.monte_carlo_error {
-        let _ = write!(
-            text,
-            " More draws per row would remove at most {error:.4} nats of the standard error."
-        );
-    }
-    if found.bound == BoundEnds::Published {
-        text.push_str(
-            " The published estimate is the mean over the noise levels that training draws. It leaves out both ends, \
-             is lower \
-             than the bound, and is not a bound: use it only to compare with published figures.",
-        );
-    }
-    let bounds = if found.is_bound() { "bounds" } else { "is that of" };
-    if found.unit == Unit::Position {
-        let perplexities = match found.estimator {
-            Estimator::Pseudo => "pseudo-perplexities",
-            _ => "perplexities",
-        };
-        let _ = write!(
-            text,
-            " Padding counts as text does: the number {bounds} the whole record with its length. Per position, padding \
-             that is easy to guess lowers the mean: compare {perplexities} per token of text"
-        );
-        if found.bits_per_byte.is_some() {
-            text.push_str(", and bits per byte between tokenizers");
-        }
-        text.push('.');
-    }
-    if found.lost_bits_per_byte > 0.0 && found.bits_per_byte.is_none() {
-        text.push_str(
-            " No token spells some of the text (unknown tokens, dropped characters): the numbers leave it out.",
-        );
-    } else if found.lost_bits_per_byte > 0.0 {
-        let _ = write!(
-            text,
-            " No token spells some of the text (unknown tokens, dropped characters): {:.4} of the bits per byte \
-             spell it out, \
-             8 bits a byte, 8 that end it, and 33 for the place of text without a token. Perplexity and nats leave \
-             it out.",
-            found.lost_bits_per_byte
-        );
-    }
-    if found.normalized && found.bits_per_byte.is_some() {
-        text.push_str(
-            " The tokenizer changes the text (letter case, accents, white space or forms of characters), so that \
-             bits per \
-             byte bound the text as it normalizes it, per byte of the original: they are not a bound on the original \
-             text, and are not comparable with those of a tokenizer that keeps it.",
-        );
-    }
-    if found.padding_excluded && !found.is_given_lengths() {
-        text.push_str(
-            " Padding is excluded, but the model predicts where each record ends, and so pays for its length, which a \
-             diffusion model is given: compare them under `\"padding\": \"counted\"`.",
-        );
-    }
-    if found.is_given_lengths() {
-        let _ = write!(
-            text,
-            " Padding is excluded, as the authors do it: the number {bounds} the text given its length, which the \
-             visible padding shows."
-        );
-    }
-    text.push('\n');
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const INTERVAL: Interval = Interval {
-        value: 1.0,
-        low: Some(0.9),
-        high: Some(1.1),
-    };
-
-    /// The evaluation of an any-order bound.
-    fn evaluation() -> Evaluation {
-        let interval = INTERVAL;
-        Evaluation {
-            model: None,
-            tokenizer: None,
-            split: Split::Validation,
-            weights: Weights::Ema,
-            objective: "mdlm".to_owned(),
-            estimator: Estimator::Count,
-            steps: None,
-            rows: 20,
-            rows_of_split: 40,
-            draws: 4,
-            tokens: 1200,
-            scored_tokens: None,
-            bytes_per_token: 2.0,
-            bound: BoundEnds::Valid,
-            unit: Unit::Token,
-            nats_per_token: interval,
-            standard_error: Some(0.05),
-            monte_carlo_error: Some(0.02),
-            perplexity: interval.map(f64::exp),
-            nats_per_token_of_text: None,
-            perplexity_per_token_of_text: None,
-            bits_per_byte: Some(interval.map(|nats| nats / 2.0 / std::f64::consts::LN_2)),
-            lost_bits_per_byte: 0.0,
-            normalized: false,
-            entropy_bits_per_byte: Some(0.7),
-            padding_excluded: true,
-        }
-    }
-
-    #[test]
-    fn evaluation_text_states_quantity_unit_and_interval() {
-        let (interval, found) = (INTERVAL, evaluation());
-        insta::assert_snapshot!(text(&found), @r"
-        # Bound on the validation split
-
-        averaged weights · estimator `count` · 20 of 40 rows · 4 draws per row · 1200 tokens counted
-
-        | quantity | upper bound | 95% interval |
-        |---|---|---|
-        | nats per token of text | 1.0000 | 0.9000 to 1.1000 |
-        | perplexity per token of text | 2.7183 | 2.4596 to 3.0042 |
-        | bits per byte | 0.7213 | 0.6492 to 0.7935 |
-        | entropy of the grammar, bits per byte | 0.7000 | exact |
-
-        The interval is value ± t · standard error, the error clustered by row: it covers which rows were held out and which times and masks were drawn. More draws per row would remove at most 0.0200 nats of the standard error. Padding is excluded, as the authors do it: the number bounds the text given its length, which the visible padding shows.
-        ");
-        let padded = text(&Evaluation {
-            bound: BoundEnds::Published,
-            unit: Unit::Position,
-            nats_per_token_of_text: Some(interval.map(|nats| 1.5 * nats)),
-            perplexity_per_token_of_text: Some(interval.map(|nats| (1.5 * nats).exp())),
-            padding_excluded: false,
-            ..found.clone()
-        });
-        let lines = |start: &str| {
-            padded
-                .lines()
-                .filter(|line| line.starts_with(start))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            lines("| perplexity"),
-            [
-                "| perplexity per position, padding included | 2.7183 | 2.4596 to 3.0042 |",
-                "| perplexity per token of text | 4.4817 | 3.8574 to 5.2070 |"
-            ]
-        );
-        assert_eq!(
-            lines("| quantity"),
-            ["| quantity | published estimate | 95% interval |"]
-        );
-        assert!(
-            padded.contains("is not a bound") && padded.contains("1200 positions counted"),
-            "{padded}"
-        );
-        assert!(!padded.contains("bounds"), "{padded}");
-        assert_eq!(bits(&found).unwrap(), "0.7213 ± 0.0721");
-        let lossy = Evaluation {
-            lost_bits_per_byte: 0.25,
-            normalized: true,
-            ..found
-        };
-        assert_eq!(
-            bits(&lossy).unwrap(),
-            "0.7213 ± 0.0721 of normalized text, 0.2500 of it for lost text"
-        );
-        let text = text(&lossy);
-        for expected in [
-            "| bits per byte of normalized text | 0.7213 | 0.6492 to 0.7935 |",
-            "0.2500 of the bits per byte spell it out",
-            "they are not a bound on the original text",
-        ] {
-            assert!(text.contains(expected), "{text}");
-        }
-    }
-
-    #[test]
-    fn pseudo_likelihoods_are_called_neither_perplexities_nor_bounds_nor_bits() {
-        let pseudo = Evaluation {
-            estimator: Estimator::Pseudo,
-            bits_per_byte: None,
-            lost_bits_per_byte: 0.25,
-            normalized: true,
-            entropy_bits_per_byte: None,
-            ..evaluation()
-        };
-        let of_positions = Evaluation {
-            unit: Unit::Position,
-            nats_per_token_of_text: Some(INTERVAL),
-            perplexity_per_token_of_text: Some(INTERVAL),
-            padding_excluded: false,
-            ..pseudo.clone()
-        };
-        for (found, whole) in [
-            (pseudo, "the text given its length"),
-            (of_positions, "the whole record"),
-        ] {
-            let text = text(&found);
-            assert!(text.contains(&format!("the number is that of {whole}")), "{text}");
-            assert!(text.contains("| pseudo-perplexity per token of text |"), "{text}");
-            for wrong in ["| perplexity", " perplexities", "bounds", "bits per byte"] {
-                assert!(!text.contains(wrong), "{wrong}: {text}");
-            }
-        }
-    }
 }

@@ -138,6 +138,7 @@ mod tests {
     fn cache_key_has_these_settings_of_each_kind() {
         let keys = [
             json!({ "kind": "source", "input": { "kind": "files", "files": ["*.txt"] } }),
+            json!({ "kind": "source", "input": { "kind": "files", "files": ["*.txt"] }, "count_words": true }),
             json!({ "kind": "source", "input": { "kind": "synthetic", "grammar": "g", "records": 9, "seed": 5 } }),
             json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "file", "path": "t.json" } }),
             json!({ "kind": "tokenize", "from": "a",
@@ -151,6 +152,8 @@ mod tests {
             json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "characters" } }),
             json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "stage", "stage": "b" } }),
             json!({ "kind": "pack", "from": "a", "length": 8 }),
+            json!({ "kind": "pack", "from": "a", "length": 8, "stride": 3 }),
+            json!({ "kind": "pack", "from": "a", "length": 8, "wrap": false, "scored": "last_word" }),
             json!({ "kind": "train", "from": "a", "shape": "nano", "steps": 10, "micro_batch": 4 }),
             json!({ "kind": "train", "from": "a", "init": "b", "shape": "nano", "steps": 10 }),
             json!({ "kind": "checkpoint", "file": "a", "shape": "nano", "tokenizer": "b", "weights": "raw" }),
@@ -183,6 +186,7 @@ mod tests {
         });
         insta::assert_snapshot!(keys.join("\n"), @r#"
         source {"input":{"kind":"files","read":{"invalid_utf8":"error"}}} input/files
+        source {"count_words":true,"input":{"kind":"files","read":{"invalid_utf8":"error"}}} input/files
         source {"input":{"kind":"synthetic","records":9}} seed 5 input/grammar
         tokenize {"tokenizer":{"kind":"file"}} tokenizer/path
         tokenize {"tokenizer":{"kind":"gpt2"}} tokenizer/vocabulary tokenizer/merges
@@ -194,6 +198,8 @@ mod tests {
         tokenize {"tokenizer":{"alphabet":" abcdefghijklmnopqrstuvwxyz","kind":"characters"}}
         tokenize {"tokenizer":{"kind":"stage"}}
         pack {"format":"arrow","length":8,"padding":"excluded","shard_rows":131072,"tail":"drop","validation":0.0,"wrap":true}
+        pack {"format":"arrow","length":8,"padding":"excluded","shard_rows":131072,"stride":3,"tail":"drop","validation":0.0,"wrap":true}
+        pack {"format":"arrow","length":8,"padding":"excluded","scored":"last_word","shard_rows":131072,"tail":"drop","validation":0.0,"wrap":false}
         train {"batch":512,"beta1":0.9,"beta2":0.999,"dropout":0.1,"ema":0.9999,"epsilon":1e-8,"gradient_clip":1.0,"learning_rate":0.0003,"objective":{"antithetic":true,"kind":"mdlm","noise":{"epsilon":0.001,"kind":"log_linear"},"sampling_epsilon":0.001,"time_conditioning":false},"precision":"f32","schedule":"constant","shape":"nano V512 L32 D64 H2 N2 C32","steps":10,"validation_every":1000,"validation_rows":256,"warmup_steps":2500,"weight_decay":0.0} seed 1
         train {"batch":512,"beta1":0.9,"beta2":0.999,"dropout":0.1,"ema":0.9999,"epsilon":1e-8,"gradient_clip":1.0,"learning_rate":0.0003,"objective":{"antithetic":true,"kind":"mdlm","noise":{"epsilon":0.001,"kind":"log_linear"},"sampling_epsilon":0.001,"time_conditioning":false},"precision":"f32","schedule":"constant","shape":"nano V512 L32 D64 H2 N2 C32","steps":10,"validation_every":1000,"validation_rows":256,"warmup_steps":2500,"weight_decay":0.0} seed 1
         checkpoint {"shape":"nano V512 L32 D64 H2 N2 C32","weights":"raw"} file
@@ -287,9 +293,14 @@ mod tests {
     /// those of results from before these settings.
     #[test]
     fn cache_key_with_defaults_of_later_settings_is_the_earlier_one() {
-        let [train, evaluate, sample] =
-            [StageKind::Train, StageKind::Evaluate, StageKind::Sample].map(smallest);
-        let [source, pack] = [StageKind::Source, StageKind::Pack].map(smallest);
+        let [source, pack, train, evaluate, sample] = [
+            StageKind::Source,
+            StageKind::Pack,
+            StageKind::Train,
+            StageKind::Evaluate,
+            StageKind::Sample,
+        ]
+        .map(smallest);
         for (stage, fields) in [
             (&train, json!({ "objective": { "kind": "mdlm" } })),
             (
@@ -302,6 +313,8 @@ mod tests {
             (&train, json!({ "warmup_rates": "from_one" })),
             (&source, json!({ "empty_records": "drop" })),
             (&pack, json!({ "grouping": { "kind": "whole" } })),
+            (&pack, json!({ "scored": "all" })),
+            (&source, json!({ "count_words": false })),
             (&evaluate, json!({ "estimator": "time" })),
             (&evaluate, json!({ "bound": "valid" })),
             (&sample, json!({ "sampler": { "kind": "cached" } })),

@@ -11,23 +11,38 @@
 //! that does not count is left out of every loss, but the network sees it, and so the text's length: a bound on such rows is
 //! one given the length. Padding that counts is part of the record, so that the bound is on the whole record.
 //!
+//! Two packings are for evaluation alone, since their rows begin with context: tokens that are given and not scored.
+//!
+//! * With a `stride`, wrapped rows overlap ([`windows`]): every token of the documents, each with its EOS, is scored once, and
+//!   no tail is lost. The BOS and the EOS around a row's piece are not text, and are not scored: BOS is given, and what is
+//!   behind the last scored token is unknown to the model.
+//! * With `"scored": "last_word"`, a row is BOS + record, padded, and the tokens of the record's last word are scored, with its
+//!   leading space: `LAMBADA`'s task. No EOS follows, since the word ends nothing. A record beyond L − 1 tokens loses the first
+//!   of them, as context does the least harm there; one whose last word alone has more, or that has no word, is dropped and
+//!   counted.
+//!
 //! DIFFERENCE: the published code joins 1,000 documents at a time in each of its worker processes, and drops a tail each
 //! time, so that its rows depend on the number of cores; here a split has one tail. Of the tokenizers of BERT it takes
 //! `[CLS]` for EOS, which is the first token of `[SEP]` encoded. [`Grouping::Published`] makes its rows.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::data::rows::{Header, RowWriter, WrittenShards};
-use crate::data::spelling::Spelling;
+use crate::data::spelling::{Spelling, share};
 use crate::data::tokens::{LostRecords, MappedTokens, TokenFiles};
 use crate::data::{ROWS_INFO, RowsInfo, SpecialIds, SplitInfo, TOKENIZER, split_name, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::event::Progress;
-use crate::manifest::{Between, Grouping, Pack, Padding, Split, Tail};
-use crate::plural::counted;
+use crate::manifest::{Between, Grouping, Pack, Padding, Scored, Split, Tail};
+use crate::plural::{agreeing, counted};
 use crate::rng::{Random, Stream};
 use crate::stages::{Context, Run, StageOutput};
 use crate::store::Digest;
+
+mod windows;
+
+use windows::Windows;
 
 /// Documents that the published code joins at a time: the default of `datasets.Dataset.map`.
 const DOCUMENTS_AT_ONCE: u64 = 1_000;
@@ -41,7 +56,7 @@ impl Run for Pack {
     ///
     /// 1: Arrow or Parquet shards, wrapped or padded, split by a seeded hash. 2: `rows.json` says how the tail was treated.
     /// 3: `rows.json` has the bytes that are kept and the positions that are padding. Still 3: the record has a digest of the
-    /// rows, whatever they are kept in. `grouping`.
+    /// rows, whatever they are kept in. Still 3: `grouping`, rows with context, and words where the source counts them.
     const VERSION: u32 = 3;
 
     /// Runs the stage.
@@ -70,12 +85,21 @@ impl Run for Pack {
             vocabulary: from.vocabulary,
             special,
             tokenizer_digest: from.tokenizer_digest.clone(),
-            padded: if self.wrap {
+            padded: if self.has_context() {
+                true
+            } else if self.wrap {
                 self.tail == Tail::Pad
             } else {
                 !counts
             },
+            context: self.has_context(),
         };
+        if self.scored == Scored::LastWord && !spelling.has_spaces() {
+            return Err(Error::input(
+                "the tokenizer drops white space, so that the last word of a record cannot be found",
+            )
+            .hint("use a tokenizer that keeps it: byte-level, of characters, or of SentencePiece"));
+        }
         let packer = |split| {
             let writer = RowWriter::new(
                 context.output,
@@ -92,6 +116,10 @@ impl Run for Pack {
                 padding_counts: counts,
                 batches,
                 between,
+                scored: self.scored,
+                windows: self
+                    .stride
+                    .map(|stride| Windows::new(self.length as usize - 2, stride as usize)),
                 special,
                 spelling: &spelling,
                 waiting: Vec::new(),
@@ -117,6 +145,8 @@ impl Run for Pack {
         let info = RowsInfo {
             length: self.length,
             wrap: self.wrap,
+            stride: self.stride,
+            scored: self.scored,
             tail: self.tail,
             padding_counts: counts,
             vocabulary: from.vocabulary,
@@ -134,8 +164,13 @@ impl Run for Pack {
                 return Err(no_rows(self, split, info.split(split)));
             }
         }
+        for (split, counts) in [(Split::Train, &info.train), (Split::Validation, &info.validation)] {
+            if let Some(warning) = dropped(self, split, counts) {
+                context.warn(warning);
+            }
+        }
         let cut = 1.0 - info.train.kept_tokens as f64 / info.train.tokens.max(1) as f64;
-        if !self.wrap && info.train.tokens > 0 && cut > WORTH_WARNING {
+        if !self.wrap && self.scored == Scored::All && info.train.tokens > 0 && cut > WORTH_WARNING {
             context.warn(format!(
                 "{:.0}% of the tokens are cut off, since a row holds at most {} of a record: `\"wrap\": true` joins \
                  records and cuts them \
@@ -236,7 +271,12 @@ fn no_rows(config: &Pack, split: Split, counts: &SplitInfo) -> Error {
         "the `{name}` split gets no row: it has {} with {}, and a row takes {}",
         counted(counts.records, "record"),
         counted(counts.tokens, "token"),
-        if config.wrap {
+        if config.scored == Scored::LastWord {
+            format!(
+                "a record whose last word has at most {} tokens",
+                config.length - 1
+            )
+        } else if config.wrap {
             format!("{}", config.length - 2)
         } else {
             "a record".to_owned()
@@ -248,11 +288,47 @@ fn no_rows(config: &Pack, split: Split, counts: &SplitInfo) -> Error {
              `length`, or leave `grouping` out",
         );
     }
+    // Its text would make a row that is not full.
+    let short = config.wrap && counts.records > 0;
     error.hint(match split {
+        Split::Train if short => {
+            "set `\"tail\": \"pad\"` to have the text in a padded row, add text, lower `length` or lower `validation`"
+        }
+        Split::Validation if short => {
+            "set `\"tail\": \"pad\"` to have the text in a padded row, or `stride` to evaluate on all of it; or add text, raise \
+             `validation`, lower `length`, or set `validation` to 0 to have no such split"
+        }
         Split::Train => "add text, lower `length` or lower `validation`",
         Split::Validation => {
             "add text, raise `validation`, lower `length`, or set `validation` to 0 to have no such split"
         }
+    })
+}
+
+/// What is worth a warning about the text of a split that is in no row.
+fn dropped(config: &Pack, split: Split, counts: &SplitInfo) -> Option<String> {
+    let name = split_name(split);
+    if counts.dropped_records > 0 {
+        return Some(format!(
+            "{} of the {} of the `{name}` split {} in no row: their last word alone has more than {} tokens, or they have no \
+             word",
+            counts.dropped_records,
+            counted(counts.records, "record"),
+            agreeing(counts.dropped_records as usize, "is", "are"),
+            config.length - 1
+        ));
+    }
+    let dropped = counts.tokens - counts.kept_tokens.min(counts.tokens);
+    let share = dropped as f64 / counts.tokens.max(1) as f64;
+    (config.wrap && config.tail == Tail::Drop && share > WORTH_WARNING).then(|| {
+        format!(
+            "{:.0}% of the `{name}` split's tokens are in no row: its {} fill {} of {}, and the tail of {dropped} is dropped; \
+             `\"tail\": \"pad\"` makes a padded row of it, and `stride` scores every token of a text that is evaluated only",
+            100.0 * share,
+            counted(counts.tokens, "token"),
+            counted(counts.rows, "row"),
+            config.length - 2,
+        )
     })
 }
 
@@ -265,11 +341,21 @@ fn figures(info: &RowsInfo) -> Vec<(String, String)> {
         let name = split_name(split);
         figures.push((format!("{name} rows"), counts.rows.to_string()));
         figures.push((format!("{name} records"), counts.records.to_string()));
-        let dropped = 1.0 - counts.kept_tokens as f64 / counts.tokens as f64;
-        figures.push((
-            format!("{name} tokens dropped"),
-            format!("{:.3}%", 100.0 * dropped),
-        ));
+        if info.scored == Scored::LastWord {
+            figures.push((
+                format!("{name} records dropped"),
+                counts.dropped_records.to_string(),
+            ));
+        } else {
+            let dropped = 1.0 - counts.kept_tokens as f64 / counts.tokens as f64;
+            figures.push((
+                format!("{name} tokens dropped"),
+                format!("{:.3}%", 100.0 * dropped),
+            ));
+        }
+        if info.has_context() {
+            figures.push((format!("{name} tokens scored"), counts.valid_tokens.to_string()));
+        }
         let positions = counts.rows * u64::from(info.length);
         if positions > 0 && (!info.wrap || info.tail == Tail::Pad) {
             // Of all positions, whatever counts in the loss.
@@ -287,6 +373,8 @@ struct Open {
     waiting: usize,
     /// Bytes of the text of those, its separator included.
     bytes: u64,
+    /// Words of it, where they are counted.
+    words: Option<u64>,
 }
 
 /// Where the published code ends its batches of documents: `datasets` cuts N records into contiguous parts, one a process,
@@ -331,6 +419,9 @@ struct Packer<'a> {
     /// Where documents are no longer joined, if anywhere but at the end.
     batches: Option<DocumentBatches>,
     between: Between,
+    scored: Scored,
+    /// Of overlapping rows.
+    windows: Option<Windows>,
     special: SpecialIds,
     spelling: &'a Spelling,
     /// Tokens that wait for a full row (wrapped).
@@ -351,10 +442,22 @@ impl Packer<'_> {
         let count = batch.count(record);
         let bytes = u64::from(batch.bytes[record]);
         let mark = self.mark();
+        let words = batch.words.as_ref().map(|words| u64::from(words[record]));
+        if let Some(words) = words {
+            *self.info.words.get_or_insert(0) += words;
+        }
         self.info.records += 1;
         self.info.bytes += bytes + mark as u64;
         self.info.tokens += (count + mark) as u64;
         let piece = self.length - 2;
+        if self.scored == Scored::LastWord {
+            return self.last_word(batch, record, words);
+        }
+        if self.windows.is_some() {
+            // No token is lost.
+            self.keep(count as u64 + 1, bytes + 1, words);
+            return self.push_to_windows(batch, record);
+        }
         if !self.wrap {
             let kept = count.min(piece);
             self.waiting.clear();
@@ -366,7 +469,8 @@ impl Packer<'_> {
             } else {
                 batch.append(record, kept, &mut self.waiting);
             }
-            self.keep(kept as u64 + 1, kept_bytes + 1);
+            let words = words.map(|words| share(words, kept_bytes, bytes));
+            self.keep(kept as u64 + 1, kept_bytes + 1, words);
             return self.rows_of(kept);
         }
         batch.append(record, count, &mut self.waiting);
@@ -374,6 +478,7 @@ impl Packer<'_> {
         self.open.push_back(Open {
             waiting: count + mark,
             bytes: bytes + mark as u64,
+            words,
         });
         if self
             .batches
@@ -400,41 +505,91 @@ impl Packer<'_> {
     /// Writes the whole pieces of what waits.
     fn whole_rows(&mut self) -> Result<()> {
         let whole = self.waiting.len() / (self.length - 2) * (self.length - 2);
-        let bytes = self.take(whole);
-        self.keep(whole as u64, bytes);
+        let (bytes, words) = self.take(whole);
+        self.keep(whole as u64, bytes, words);
         self.rows_of(whole)
     }
 
     /// Counts what goes into rows.
-    fn keep(&mut self, tokens: u64, bytes: u64) {
+    fn keep(&mut self, tokens: u64, bytes: u64, words: Option<u64>) {
         if tokens > 0 {
             self.info.kept_tokens += tokens;
             *self.info.kept_bytes.get_or_insert(0) += bytes;
         }
+        if let Some(words) = words {
+            *self.info.kept_words.get_or_insert(0) += words;
+        }
     }
 
-    /// The bytes of the first tokens that wait, which wait no more.
-    fn take(&mut self, tokens: usize) -> u64 {
-        let (mut bytes, mut at) = (0, 0);
+    /// The bytes and the words of the first tokens that wait, which wait no more. Words of a record that is cut are shared out by
+    /// bytes.
+    fn take(&mut self, tokens: usize) -> (u64, Option<u64>) {
+        let (mut bytes, mut words, mut at) = (0, None, 0);
         let mark = self.mark();
         while let Some(record) = self.open.front_mut().filter(|_| at < tokens) {
             let end = at + record.waiting;
-            if end <= tokens {
+            let of_record = if end <= tokens {
                 bytes += record.bytes;
+                let words = record.words;
                 self.open.pop_front();
+                words
             } else {
                 // Without EOS, which is the last and stays.
                 let text = &self.waiting[at..end - mark];
-                let taken = self
-                    .spelling
-                    .bytes_of_first(tokens - at, text, record.bytes - mark as u64);
+                let whole = record.bytes - mark as u64;
+                let taken = self.spelling.bytes_of_first(tokens - at, text, whole);
+                let words = record.words.map(|words| share(words, taken, whole));
                 bytes += taken;
                 record.bytes -= taken;
+                record.words = record.words.zip(words).map(|(all, taken)| all - taken);
                 record.waiting = end - tokens;
+                words
+            };
+            if let Some(of_record) = of_record {
+                *words.get_or_insert(0) += of_record;
             }
             at = end;
         }
-        bytes
+        (bytes, words)
+    }
+
+    /// Appends a record to the text of overlapping rows, and writes those that are whole.
+    fn push_to_windows(&mut self, batch: &MappedTokens, record: usize) -> Result<()> {
+        let Some(mut windows) = self.windows.take() else {
+            return Ok(());
+        };
+        batch.append(record, batch.count(record), windows.text());
+        windows.text().push(self.special.eos);
+        windows.whole(&mut |window, context| self.window(window, context))?;
+        self.windows = Some(windows);
+        Ok(())
+    }
+
+    /// Writes a window as BOS + tokens + EOS, of which the tokens behind `context` are scored.
+    fn window(&mut self, window: &[u32], context: usize) -> Result<()> {
+        self.row.clear();
+        self.row.push(self.special.bos);
+        self.row.extend_from_slice(window);
+        self.row.push(self.special.eos);
+        self.write(1 + context..1 + window.len())
+    }
+
+    /// Writes a record of which the last word is scored, or drops it.
+    fn last_word(&mut self, batch: &MappedTokens, record: usize, words: Option<u64>) -> Result<()> {
+        let tokens = batch.tokens(record);
+        let found = self.spelling.last_word(&tokens);
+        let Some(word) = found.filter(|word| word.len() < self.length) else {
+            self.info.dropped_records += 1;
+            return Ok(());
+        };
+        let bytes = self.spelling.bytes_spelled(&tokens[word.clone()]);
+        self.keep(word.len() as u64, bytes, words.map(|_| 1));
+        // BOS and what has room before the end of the word.
+        let start = word.end.saturating_sub(self.length - 1);
+        self.row.clear();
+        self.row.push(self.special.bos);
+        self.row.extend_from_slice(&tokens[start..word.end]);
+        self.write(1 + word.start - start..1 + word.end - start)
     }
 
     /// Writes the first tokens that wait as rows BOS + piece + EOS, the last one padded.
@@ -457,23 +612,34 @@ impl Packer<'_> {
         self.row.push(self.special.bos);
         self.row.extend_from_slice(tokens);
         self.row.push(self.special.eos);
+        let valid = if self.padding_counts {
+            self.length
+        } else {
+            self.row.len()
+        };
+        self.write(0..valid)
+    }
+
+    /// Pads the row and writes it.
+    fn write(&mut self, scored: Range<usize>) -> Result<()> {
         let text = self.row.len();
         self.row.resize(self.length, self.special.pad);
-        let valid = if self.padding_counts { self.length } else { text };
         self.info.rows += 1;
-        self.info.valid_tokens += valid as u64;
+        self.info.valid_tokens += scored.len() as u64;
         self.info.padding += (self.length - text) as u64;
-        self.writer.push(&self.row, valid)
+        self.writer.push(&self.row, scored)
     }
 
     /// The counts of the split, and the digest of its rows.
     fn finish(mut self) -> Result<(SplitInfo, Digest)> {
-        if self.wrap {
+        if let Some(mut windows) = self.windows.take() {
+            windows.finish(&mut |window, context| self.window(window, context))?;
+        } else if self.wrap {
             self.whole_rows()?;
             if self.tail == Tail::Pad && !self.waiting.is_empty() {
                 let rest = self.waiting.len();
-                let bytes = self.take(rest);
-                self.keep(rest as u64, bytes);
+                let (bytes, words) = self.take(rest);
+                self.keep(rest as u64, bytes, words);
                 self.rows_of(rest)?;
             }
         }

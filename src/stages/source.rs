@@ -15,6 +15,7 @@ use crate::data::grammar::Grammar;
 use crate::data::read::{self, Consumed, Irregular, Observed, TextFile, Witness, form};
 use crate::data::records::{RecordWriter, Texts};
 use crate::data::select::{LeftOut, Selection};
+use crate::data::word_count::words_in;
 use crate::data::{SOURCE_INFO, SourceInfo, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
@@ -56,6 +57,7 @@ impl Run for Source {
     /// 2: a file that `exclude` matches is excluded under all its names.
     /// 2: UTF-16 without a byte order mark is refused in scripts other than Latin, too.
     /// 2: half of a surrogate pair is replaced by one U+FFFD.
+    /// 2: words are counted where the stage asks for it.
     /// 2: `\r\r\n` ends a line as `\r\n` does. Text that begins with `PAR1` or `ARROW1` is text.
     const VERSION: u32 = 2;
 
@@ -68,7 +70,7 @@ impl Run for Source {
         let mut consumed = vec![];
         let (info, provenance, mut figures) = match &self.input {
             SourceInput::Synthetic(input) => {
-                let info = generate(input, context, &mut consumed)?;
+                let info = generate(self, input, context, &mut consumed)?;
                 (info, serde_json::Map::new(), vec![])
             }
             SourceInput::Files(_) | SourceInput::Download(_) | SourceInput::Corpus(_) => {
@@ -86,6 +88,9 @@ impl Run for Source {
                 ("bytes".to_owned(), info.bytes.to_string()),
             ],
         );
+        if let Some(words) = info.words {
+            figures.insert(2, ("words".to_owned(), words.to_string()));
+        }
         if let Some(bits) = info.entropy_bits_per_byte {
             figures.push(("entropy".to_owned(), format!("{bits:.4} bits/byte (exact)")));
         }
@@ -470,9 +475,9 @@ fn read_files(
             for batch in &batches {
                 context.cancel.check()?;
                 irregular = batch.irregular;
-                for text in selection.apply(&batch.texts)? {
-                    lengths.count(text.len());
-                    writer.push(&text)?;
+                for record in selection.apply(&batch.texts)? {
+                    lengths.count(record.text.len());
+                    writer.push(&record.text, record.words)?;
                 }
                 context.progress(Progress {
                     done: batch.read,
@@ -506,6 +511,7 @@ fn read_files(
     let info = SourceInfo {
         records: writer.records(),
         bytes: writer.bytes(),
+        words: writer.words(),
         grammar: None,
         entropy_bits_per_byte: None,
         entropy_nats_per_record: None,
@@ -597,6 +603,7 @@ impl Lengths {
 /// Draws records: number i is a function of the grammar, the seed and i, so that threads do not matter and more records
 /// begin with the same ones.
 fn generate(
+    config: &Source,
     input: &SyntheticInput,
     context: &Context,
     consumed: &mut Vec<(PathBuf, Consumed)>,
@@ -615,7 +622,8 @@ fn generate(
             .map(|number| grammar.record(random, number).text)
             .collect();
         for text in &texts {
-            writer.push(text)?;
+            let words = config.count_words.then(|| words_in(text) as u32);
+            writer.push(text, words)?;
         }
         start = end;
         context.progress(Progress {
@@ -628,6 +636,7 @@ fn generate(
     let info = SourceInfo {
         records: writer.records(),
         bytes: writer.bytes(),
+        words: writer.words(),
         grammar: Some(GRAMMAR.to_owned()),
         entropy_bits_per_byte: Some(grammar.entropy().bits_per_byte()),
         entropy_nats_per_record: Some(grammar.entropy().nats_per_record),

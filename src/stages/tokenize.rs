@@ -14,6 +14,7 @@ use crate::data::loss::Loss;
 use crate::data::records::Records;
 use crate::data::tokenizer::Tokenizer;
 use crate::data::tokens::{TokenPiece, TokenWriter, text_hash};
+use crate::data::word_count::words_in;
 use crate::data::words::{ChunkCounts, WordCounts, WordCutter};
 use crate::data::{RoleSource, TOKENIZER, TOKENS_INFO, TokensInfo, write_json};
 use crate::error::{Context as _, Error, Result};
@@ -37,15 +38,13 @@ pub const VOCABULARY: &str = "vocabulary";
 /// Pieces of a batch for each thread: enough that a thread with long records is waited for only shortly.
 const PIECES_PER_THREAD: usize = 16;
 
-/// Bytes of which at most 255 begin a word.
-const WORDS_AT_ONCE: usize = 256;
-
 impl Run for manifest::Tokenize {
     /// Version of the stage: a change of what it writes for the same input raises it.
     ///
     /// 1: `tokenizers` 0.22, byte-pair merges of our own, special tokens in the text tokenized as text. 2: tokens of 16 bits
     /// where they fit; `tokens.json` records how the special tokens were found. 3: records are identified by XXH3. 4: what tokens
-    /// leave out of the text is counted, dropout is off, text makes no special token.
+    /// leave out of the text is counted, dropout is off, text makes no special token. Still 4: words of each record, where the
+    /// source counts them.
     const VERSION: u32 = 4;
 
     /// Runs the stage.
@@ -362,7 +361,10 @@ fn tokenize_all(
         // A batch is written while the next one is tokenized.
         let (written, next) = rayon::join(
             || writer.push(&done),
-            || tokenize(encoders, &records.batch(index)?, info.records, context.threads),
+            || {
+                let (texts, words) = records.batch_with_words(index)?;
+                tokenize(encoders, &texts, words.as_deref(), info.records, context.threads)
+            },
         );
         written?;
         done = Vec::new();
@@ -441,10 +443,15 @@ fn in_pieces<T: Send>(
 fn tokenize(
     encoders: &Encoders<'_>,
     texts: &LargeStringArray,
+    words: Option<&[u32]>,
     before: u64,
     threads: usize,
 ) -> Result<Vec<(TokenPiece, Counts)>> {
-    let pieces = in_pieces(texts, threads, |range| encode(encoders, texts, range));
+    let pieces = in_pieces(texts, threads, |range| {
+        let words = words.map_or_else(Vec::new, |words| words[range.clone()].to_vec());
+        let (piece, counts) = encode(encoders, texts, range)?;
+        Ok((TokenPiece { words, ..piece }, counts))
+    });
     let record =
         |(record, error): (usize, Error)| error.context(format!("record {}", before + record as u64 + 1));
     pieces.into_iter().map(|piece| piece.map_err(record)).collect()
@@ -489,21 +496,6 @@ fn encode(encoders: &Encoders<'_>, texts: &LargeStringArray, range: std::ops::Ra
     })
 }
 
-/// How many words a text has.
-fn words_in(text: &str) -> u64 {
-    let bytes = text.as_bytes();
-    let is_space = |byte: u8| matches!(byte, b' ' | b'\t'..=b'\r');
-    let first = bytes.first().map_or(0, |&byte| u64::from(!is_space(byte)));
-    let begins = |(&before, &after): (&u8, &u8)| u8::from(is_space(before) & !is_space(after));
-    // In pieces whose counts fit a byte, so that many bytes are counted at once.
-    let later: u64 = bytes
-        .chunks(WORDS_AT_ONCE)
-        .zip(bytes.get(1..).unwrap_or_default().chunks(WORDS_AT_ONCE))
-        .map(|(befores, afters)| u64::from(befores.iter().zip(afters).map(begins).sum::<u8>()))
-        .sum();
-    first + later
-}
-
 /// The words of the records, counted.
 fn words(cutter: &WordCutter, records: &Records, context: &Context) -> Result<WordCounts> {
     let mut counts = ChunkCounts::default();
@@ -543,28 +535,4 @@ fn note_size(tokenizer: Tokenizer, training: &TrainTokenizer, context: &Context)
         ));
     }
     tokenizer
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_lie_between_white_space() {
-        for text in [
-            "",
-            " ",
-            "a",
-            " a",
-            "a ",
-            "one two\n\tthree",
-            "é\u{a0}b c",
-            "\r\n x\u{b}y\u{c}z ",
-        ] {
-            let expected = text.split(|c: char| matches!(c, ' ' | '\t'..='\r'));
-            let expected = expected.filter(|word| !word.is_empty()).count();
-            assert_eq!(words_in(text), expected as u64, "{text:?}");
-        }
-        assert_eq!(words_in(&" ab".repeat(100_000)), 100_000);
-    }
 }

@@ -68,6 +68,7 @@ impl Run for Train {
     fn run(&self, context: &Context<'_>) -> Result<StageOutput> {
         let input = context.input("from")?;
         let rows = Rows::open(input, Split::Train)?;
+        rows.check_trainable()?;
         let held_out = Rows::open(input, Split::Validation)?;
         let shape = SHAPES
             .find(&self.shape)

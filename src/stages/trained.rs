@@ -152,7 +152,7 @@ impl ModelInfo {
     #[must_use]
     pub fn is_first_token_given(&self) -> bool {
         let length = self.length as usize;
-        self.build_objective(self.seed).scored(length) < length
+        self.build_objective(self.seed).predicted(&(0..length)) < length
     }
 
     /// The precision that evaluation and sampling compute in. On the CPU that is f32 always. On a GPU a model that was trained

@@ -62,11 +62,15 @@ impl<'a> GlobalBatch<'a> {
         let start = Instant::now();
         let rows = self.tokens.chunks_mut(self.rows.length()).zip(&mut self.valid);
         for ((_, row), (tokens, valid)) in self.order.step(step).zip(rows) {
-            *valid = self.rows.read(row, tokens)?;
+            // No row begins with context: the stage checks it.
+            *valid = self.rows.read(row, tokens)?.end;
         }
         self.waited += start.elapsed().as_secs_f64();
-        let scored = self.valid.iter().map(|&n| self.objective.scored(n) as u64);
-        Ok(scored.sum())
+        let predicted = self
+            .valid
+            .iter()
+            .map(|&n| self.objective.predicted(&(0..n)) as u64);
+        Ok(predicted.sum())
     }
 
     /// Calls `each` with the global batch under noise, micro-batch by micro-batch: weights are such that Σ weights · nll of

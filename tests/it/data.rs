@@ -81,6 +81,23 @@ impl Project {
             .unwrap();
     }
 
+    /// The lines of a text, of a source with further settings.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "calls read better with `json!` in place"
+    )]
+    fn source_with(&self, text: &str, settings: Value) {
+        self.write("text.txt", text);
+        let mut source = json!({"kind": "source", "input": {
+            "kind": "files", "files": ["text.txt"], "read": { "format": { "kind": "text", "record": "line" } }
+        }});
+        source
+            .as_object_mut()
+            .unwrap()
+            .extend(settings.as_object().unwrap().clone());
+        self.run("text", source).unwrap();
+    }
+
     fn news(&self, records: u64) {
         let grammar = concat!(env!("CARGO_MANIFEST_DIR"), "/data/news.grammar");
         let input = json!({"kind": "synthetic", "grammar": grammar, "records": records});
@@ -107,14 +124,24 @@ impl Project {
         RowsInfo::open(&self.path("rows"))
     }
 
-    /// The rows of a split and how many of their tokens count.
+    /// The rows of a split and how many of their leading tokens count.
     fn rows(&self, split: Split) -> Vec<(Vec<u32>, usize)> {
+        let rows = self.scored_rows(split).into_iter();
+        rows.map(|(tokens, scored)| {
+            assert_eq!(scored.start, 0, "no context");
+            (tokens, scored.end)
+        })
+        .collect()
+    }
+
+    /// The rows of a split and which of their positions are scored.
+    fn scored_rows(&self, split: Split) -> Vec<(Vec<u32>, std::ops::Range<usize>)> {
         let rows = Rows::open(&self.path("rows"), split).unwrap();
         let mut tokens = vec![0; rows.length()];
         (0..rows.len())
             .map(|row| {
-                let valid = rows.read(row, &mut tokens).unwrap();
-                (tokens.clone(), valid)
+                let scored = rows.read(row, &mut tokens).unwrap();
+                (tokens.clone(), scored)
             })
             .collect()
     }
@@ -215,6 +242,148 @@ fn pack_pads_the_tail_of_wrapped_rows() {
         assert_eq!(pack(64).train.rows, 1);
         assert_eq!(project.rows(Split::Train)[0].1, 8);
     }
+}
+
+#[test]
+fn pack_overlapping_rows_equal_those_by_hand() {
+    for format in ["arrow", "parquet"] {
+        let project = Project::new();
+        project.source_with("ab\nc\nabc\nb\n", json!({ "count_words": true }));
+        project.tokenize(letters()).unwrap();
+        let info = project
+            .pack(json!({"length": 6, "format": format, "stride": 2}))
+            .unwrap();
+        // a b c are 4 5 6, EOS is 2. Joined: 4 5 2 6 2 4 5 6 2 5 2; windows of four, two further on each time.
+        assert_eq!(
+            project.scored_rows(Split::Train),
+            [
+                (vec![1, 4, 5, 2, 6, 2], 1..5),
+                (vec![1, 2, 6, 2, 4, 2], 3..5),
+                (vec![1, 2, 4, 5, 6, 2], 3..5),
+                (vec![1, 5, 6, 2, 5, 2], 3..5),
+                // One token is left: the last window ends with it.
+                (vec![1, 6, 2, 5, 2, 2], 4..5),
+            ]
+        );
+        let train = &info.train;
+        assert_eq!((info.stride, train.rows, train.tokens), (Some(2), 5, 11));
+        assert_eq!((train.kept_tokens, train.valid_tokens), (11, 11));
+        assert_eq!((train.kept_bytes, train.padding), (Some(11), 0));
+        assert_eq!((train.words, train.kept_words), (Some(4), Some(4)));
+        // Less than a row is a row.
+        project
+            .pack(json!({"length": 32, "format": format, "stride": 15}))
+            .unwrap();
+        let rows = project.scored_rows(Split::Train);
+        assert_eq!((rows.len(), &rows[0].1), (1, &(1..12)));
+        assert_eq!(rows[0].0[11..], [[2, 2].as_slice(), &[0; 19]].concat());
+    }
+}
+
+/// Every token after the first of a split is predicted once over all windows, given as much of what is before it as its row has.
+#[test]
+fn pack_overlapping_rows_score_what_wrapped_rows_hold() {
+    let project = Project::new();
+    let text: String = (0..300)
+        .map(|line: u32| {
+            let letter = |place: u32| char::from(b'a' + (line / 3_u32.pow(place) % 3) as u8);
+            let length = 1 + line * 7 % 9;
+            format!("{}\n", (0..length).map(letter).collect::<String>())
+        })
+        .collect();
+    project.source(&text, "line");
+    project.tokenize(letters()).unwrap();
+    project
+        .pack(json!({"length": 16, "tail": "pad", "validation": 0.3}))
+        .unwrap();
+    let stream = |split| -> Vec<u32> {
+        let rows = project.scored_rows(split);
+        let pieces = rows.iter().map(|(row, scored)| row[1..scored.end - 1].to_vec());
+        pieces.collect::<Vec<_>>().concat()
+    };
+    let whole = [Split::Train, Split::Validation].map(stream);
+    for stride in [1, 7, 14] {
+        project
+            .pack(json!({"length": 16, "stride": stride, "validation": 0.3}))
+            .unwrap();
+        for (split, whole) in [Split::Train, Split::Validation].into_iter().zip(&whole) {
+            let mut at = 0;
+            for (row, scored) in project.scored_rows(split) {
+                assert_eq!((row[0], row[15]), (1, 2));
+                assert_eq!(row[scored.clone()], whole[at..][..scored.len()], "{stride}, {at}");
+                // Before them are the tokens before them.
+                let context = &row[1..scored.start];
+                assert_eq!(context, &whole[at - context.len()..at]);
+                assert!(at == 0 || context.len() >= 14 - stride);
+                at += scored.len();
+            }
+            assert_eq!(at, whole.len());
+        }
+    }
+}
+
+#[test]
+fn pack_last_words_are_scored_after_their_context() {
+    let project = Project::new();
+    project.source_with(
+        "ab c\nabc\na bc  \nb abcab\nba ca bc\n",
+        json!({ "count_words": true }),
+    );
+    project
+        .tokenize(json!({"kind": "characters", "alphabet": "abc "}))
+        .unwrap();
+    let info = project
+        .pack(json!({"length": 6, "wrap": false, "scored": "last_word"}))
+        .unwrap();
+    // a b c and the space are 4 5 6 7: `ab c`, `abc`, `a bc`; ` abcab` has no room; `ca bc` without what is before.
+    assert_eq!(
+        project.scored_rows(Split::Train),
+        [
+            (vec![1, 4, 5, 7, 6, 0], 3..5),
+            (vec![1, 4, 5, 6, 0, 0], 1..4),
+            (vec![1, 4, 7, 5, 6, 0], 2..5),
+            (vec![1, 6, 4, 7, 5, 6], 3..6),
+        ]
+    );
+    let train = &info.train;
+    assert_eq!((train.rows, train.records, train.dropped_records), (4, 5, 1));
+    assert_eq!((train.kept_tokens, train.valid_tokens), (11, 11));
+    assert_eq!((train.kept_bytes, train.kept_words), (Some(11), Some(4)));
+    assert_eq!(train.words, Some(2 + 1 + 2 + 2 + 3));
+    // A tokenizer without white space has no last word.
+    let project = Project::new();
+    project.source("ab\n", "line");
+    project.tokenize(letters()).unwrap();
+    let error = project
+        .pack(json!({"length": 6, "wrap": false, "scored": "last_word"}))
+        .unwrap_err();
+    assert!(error.to_string().contains("drops white space"), "{error}");
+}
+
+/// Words go with the text of their records, in proportion where a record is cut.
+#[test]
+fn pack_counts_the_words_of_kept_text() {
+    let project = Project::new();
+    project.source_with("ab ab ab ab\nc\nb b\n", json!({ "count_words": true }));
+    project
+        .tokenize(json!({"kind": "characters", "alphabet": "abc "}))
+        .unwrap();
+    let words = |config: Value| {
+        let train = project.pack(config).unwrap().train;
+        (train.words, train.kept_words)
+    };
+    assert_eq!(words(json!({"length": 6, "tail": "pad"})), (Some(7), Some(7)));
+    // 18 tokens with their EOS: the last two, a `b` and its EOS, are dropped; two of three bytes have one of two words.
+    assert_eq!(words(json!({"length": 6})), (Some(7), Some(6)));
+    // Six of eleven bytes have two of four words.
+    assert_eq!(
+        words(json!({"length": 8, "wrap": false})),
+        (Some(7), Some(2 + 1 + 2))
+    );
+    // Nothing was counted without asking.
+    project.source("ab\n", "line");
+    project.tokenize(letters()).unwrap();
+    assert_eq!(words(json!({"length": 4})), (None, None));
 }
 
 #[test]

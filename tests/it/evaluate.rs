@@ -216,3 +216,156 @@ fn published_bound_grid_and_warmup_are_named_in_the_manifest() {
         "{valid} {published}"
     );
 }
+
+/// A causal and a masked model on rows that overlap and on last words, from one manifest.
+#[test]
+#[expect(clippy::too_many_lines, reason = "checks of one run")]
+fn overlapping_rows_last_words_and_words_are_evaluated_and_compared() {
+    let project = Project::whole(40);
+    let path = project.path().join("pipelines/tiny.json");
+    let mut manifest: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let stages = manifest["stages"].as_object_mut().unwrap();
+    stages.shift_remove("texts");
+    let model = &mut stages["model"];
+    model["steps"] = json!(12);
+    model["validation_every"] = json!(12);
+    model["matrix"] = json!({ "objective": [{ "kind": "ar" }, { "kind": "mdlm" }] });
+    let source = stages
+        .values_mut()
+        .find(|stage| stage["kind"] == "source")
+        .unwrap();
+    source["count_words"] = json!(true);
+    source["input"]["read"] = json!({ "format": { "kind": "text", "record": "line" } });
+    let rows = stages["rows"].clone();
+    let tokens = rows["from"].clone();
+    let pack = |settings: Value| {
+        let mut stage = json!({ "kind": "pack", "from": tokens, "length": 32, "validation": 1.0 });
+        stage
+            .as_object_mut()
+            .unwrap()
+            .extend(settings.as_object().unwrap().clone());
+        stage
+    };
+    let bound = |data: &str| json!({ "kind": "evaluate", "model": "model", "data": data, "draws": 2 });
+    for (name, stage) in [
+        ("sliding", pack(json!({ "stride": 15 }))),
+        ("ends", pack(json!({ "wrap": false, "scored": "last_word" }))),
+        ("bound", bound("sliding")),
+        ("last", bound("ends")),
+        (
+            "table",
+            json!({ "kind": "compare", "of": ["bound", "last"], "sort": "perplexity" }),
+        ),
+    ] {
+        stages.insert(name.to_owned(), stage);
+    }
+    fs::write(&path, manifest.to_string()).unwrap();
+    let summary = project.run(&[]);
+    let read = |stage: &str, name: &str| file(&project, &summary, stage, name);
+    let json = |stage: &str, name: &str| -> Value { serde_json::from_str(&read(stage, name)).unwrap() };
+    let number = |value: &Value| value.as_f64().unwrap();
+    let packed = json("sliding", "rows.json");
+    let held_out = &packed["validation"];
+    // 80 lines of the words of the two files.
+    assert_eq!(held_out["records"], 80);
+    assert_eq!(held_out["words"], 80 * 14);
+    assert_eq!(
+        (&held_out["counted"], &held_out["kept_words"]),
+        (&held_out["tokens"], &held_out["words"])
+    );
+    for (kind, exact) in [("ar", true), ("mdlm", false)] {
+        let found = json(&format!("bound@objective={kind}"), "evaluation.json");
+        // Every token once, by both.
+        assert_eq!(found["tokens"], held_out["tokens"], "{kind}");
+        assert_eq!(found.get("scored_tokens"), None, "{kind}");
+        assert_eq!((&found["stride"], &found["words"]), (&json!(15), &json!(80 * 14)));
+        assert_eq!(found["text"]["dropped_tokens"], 0);
+        let nats = number(&found["nats_per_token"]["value"]) * number(&held_out["tokens"]);
+        let per_word = (nats / 1120.0).exp();
+        let stated = number(&found["perplexity_per_word"]["value"]);
+        assert!(
+            (stated - per_word).abs() < 1e-9 * per_word,
+            "{kind}: {stated} {per_word}"
+        );
+        let markdown = read(&format!("bound@objective={kind}"), "evaluation.md");
+        assert!(markdown.contains("| perplexity per word |"), "{markdown}");
+        assert!(
+            markdown.contains("Rows overlap: each begins 15 tokens"),
+            "{markdown}"
+        );
+        assert!(!markdown.contains("given its length"), "{markdown}");
+
+        let found = json(&format!("last@objective={kind}"), "evaluation.json");
+        assert_eq!(
+            (&found["rows"], &found["scored"]),
+            (&json!(80), &json!("last_word"))
+        );
+        let last = &found["last_word"];
+        let per_record = number(&found["nats_per_token"]["value"]) * number(&found["tokens"]) / 80.0;
+        let stated = number(&last["perplexity"]["value"]);
+        assert!(
+            (stated - per_record.exp()).abs() < 1e-9 * stated,
+            "{kind}: {stated}"
+        );
+        // The last word is `it` in every line, which even this model knows or does not, as one.
+        let right = number(&last["right"]);
+        assert!((number(&last["accuracy"]["value"]) - right / 80.0).abs() < 1e-12);
+        assert!(number(&last["accuracy"]["low"]) <= right / 80.0);
+        assert_eq!(found["estimator"] == "exact", exact);
+    }
+    // A table for each of the two texts, in the order that the stage asks for.
+    let table = json("table", "compare.json");
+    let texts = table["texts"].as_array().unwrap();
+    assert_eq!(texts.len(), 2);
+    for text in texts {
+        assert_eq!(
+            (&text["sorted_by"], text["rows"].as_array().unwrap().len()),
+            (&json!("perplexity"), 2)
+        );
+        let of = |row: usize| number(&text["rows"][row]["metrics"]["perplexity"]["value"]);
+        assert!(of(0) <= of(1));
+    }
+    assert_eq!(texts[0]["rows"][0]["words"], 1120);
+    assert_eq!(texts[1]["rows"][0]["text"]["last_words"], true);
+    let shown = project.mdlm("compare", &["--json"]).output().unwrap();
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(shown.as_array().unwrap().len(), 2);
+    assert_eq!(shown[0]["sorted_by"], "perplexity");
+    assert!(
+        shown[1]["rows"][0]["metrics"]["last_word_accuracy"].is_object(),
+        "{shown}"
+    );
+    let shown = project.mdlm("compare", &[]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        shown.contains("On one text: the last words of 80 records"),
+        "{shown}"
+    );
+    // The bytes do not depend on how many rows go through the network at a time, nor on threads.
+    let again = project
+        .mdlm("run", &["--store", "other", "--threads", "1", "--json"])
+        .output()
+        .unwrap();
+    let again: Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!(Project::artifacts(&again), Project::artifacts(&summary));
+}
+
+/// A text that fills no row is refused with its size and the settings that keep it.
+#[test]
+fn text_too_short_for_a_row_is_an_error_with_a_way_out() {
+    let project = Project::new(1);
+    let path = project.path().join("pipelines/tiny.json");
+    let mut manifest: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    manifest["stages"]["rows"]["length"] = json!(4096);
+    manifest["stages"]["rows"]["validation"] = json!(1.0);
+    fs::write(&path, manifest.to_string()).unwrap();
+    let output = project.mdlm("run", &["--target", "rows"]).output().unwrap();
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{talk}");
+    let talk = crate::support::words(&talk);
+    assert!(talk.contains("gets no row: it has 2 records with "), "{talk}");
+    assert!(
+        talk.contains("`\"tail\": \"pad\"`") && talk.contains("`stride`"),
+        "{talk}"
+    );
+}

@@ -38,6 +38,7 @@ fn header(vocabulary: u32, padded: bool) -> Header {
         },
         tokenizer_digest: "0123abcd".to_owned(),
         padded,
+        context: false,
     }
 }
 
@@ -47,7 +48,7 @@ fn write(folder: &Path, header: &Header, format: RowFormat) -> String {
     for row in 0..ROWS {
         let tokens: Vec<u32> = (0..LENGTH).map(|i| token(header.vocabulary, row, i)).collect();
         let counted = if header.padded { counted(row) } else { LENGTH };
-        writer.push(&tokens, counted as usize).unwrap();
+        writer.push(&tokens, 0..counted as usize).unwrap();
     }
     let shards = writer.finish().unwrap().shards;
     folder.join(&shards[0]).to_str().unwrap().to_owned()

@@ -203,7 +203,7 @@ fn compare_stage_and_command_make_the_same_table() {
     --- stdout
     --- stderr
     error: failed to compare results: `rows` is a stage of kind pack, which has no metric
-    hint: name evaluate, sample or train stages
+    hint: name evaluate, sample, train or compare stages
     ");
 }
 

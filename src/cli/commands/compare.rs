@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cli::args::project::{Project, ProjectArgs};
-use crate::cli::render::comparison::{all_settings, by_kind, distinguish, planned, report, text};
+use crate::cli::render::comparison::{all_settings, by_kind, distinguish, planned, report, sort_of, texts};
 use crate::cli::render::terminal::Terminal;
 use mdlm::error::{Error, Result};
-use mdlm::manifest::{COMPARABLE, Metric, Point, Stage};
+use mdlm::manifest::{COMPARABLE, Metric, Point, Stage, StageKind};
 use mdlm::plan::{self, Selection};
 use mdlm::stages::compare::METRICS_IN_ORDER;
 
@@ -22,7 +22,8 @@ pub const LONG_ABOUT: &str = "\
     table states the criterion.\n\n\
     Models of several objectives compare by the bits per byte of one text. Where exact values and bounds are in one table, \
     bounds have the sign ≤. Numbers per token and per scored token are not ranked together, and no bound that is given the \
-    lengths of the records (padding excluded) is ranked with a number that includes them; a note below the table says so.\n\n\
+    lengths of the records (padding excluded) is ranked with a number that includes them; a note below the table says so. \
+    Results on different texts have a table for each text.\n\n\
     Without STAGE, compares all evaluate stages and all sample stages with a grammar; if there are none, all train stages, \
     by their last validation. For several manifests, the settings that differ are listed, from the sources on.\n\n\
     Stages that have not run are listed as such; `mdlm plan` says why.";
@@ -36,13 +37,14 @@ pub struct Args {
     /// The manifest
     #[arg(value_name = "MANIFEST")]
     pub manifest: PathBuf,
-    /// Stages, with all their instances; and further manifests, whose names end in `.json`
+    /// Stages, with all their instances, or compare stages; and further manifests, whose names end in `.json`
     #[arg(value_name = "STAGE")]
     pub more: Vec<String>,
     /// Metric to sort by: `bits_per_byte`, perplexity, ...
     ///
     /// One of `bits_per_byte`, `bits_per_byte_normalized` (of a tokenizer that changes the text), `perplexity`,
-    /// `nats_per_token`, `pseudo_perplexity` and `grammatical`; default: the first of these that was measured.
+    /// `perplexity_per_word`, `nats_per_token`, `last_word_perplexity`, `last_word_accuracy`, `pseudo_perplexity` and
+    /// `grammatical`; default: the `sort` of the manifest's compare stages, else the first of these that was measured.
     #[arg(long, value_name = "METRIC", value_parser = metric)]
     pub sort: Option<Metric>,
     /// Set a field for this comparison: stages.model.steps=200
@@ -92,6 +94,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     }
     let mut rows = Vec::new();
     let mut settings = Vec::new();
+    let mut sort: Option<Option<Metric>> = None;
     let mut called = BTreeMap::new();
     for project in &projects {
         let chosen = chosen(project, &stages)?;
@@ -101,6 +104,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         };
         let plan = project.plan(&selection)?;
         let names = project.loaded.sweeps.spelt_out(&chosen);
+        let compared: Vec<&str> = names.iter().map(String::as_str).collect();
+        let own = sort_of(&project.loaded, &compared, &stages);
+        // Of several manifests, one that all have.
+        sort = Some(sort.map_or(own, |other| other.filter(|_| other == own)));
         rows.extend(planned(&project.loaded, &project.store, &plan, &names)?);
         for name in names {
             settings.push(if projects.len() > 1 {
@@ -113,15 +120,12 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     if projects.len() > 1 {
         distinguish(&mut rows, &settings);
     }
-    let tables = by_kind(rows, args.sort);
+    let tables = by_kind(rows, args.sort.or(sort.flatten()));
     if args.json {
         let reports: Vec<_> = tables.iter().map(report).collect();
         terminal.output_json(&reports)?;
     } else {
-        let texts: Vec<_> = tables
-            .iter()
-            .map(|table| text(table, terminal.colors_output()))
-            .collect();
+        let texts = texts(&tables, terminal.colors_output());
         terminal.output(&texts.join("\n"))?;
     }
     Ok(0)
@@ -158,15 +162,20 @@ fn chosen(project: &Project, stages: &[&String]) -> Result<Vec<String>> {
             let Some(stage) = first(name) else {
                 return Err(plan::unknown(&loaded.manifest, name));
             };
-            if !COMPARABLE.contains(&stage.kind()) {
+            // Of a compare stage, what it collects.
+            if !COMPARABLE.contains(&stage.kind()) && stage.kind() != StageKind::Compare {
                 let message = format!(
                     "`{name}` is a stage of kind {}, which has no metric",
                     stage.kind().name()
                 );
-                return Err(Error::input(message).hint("name evaluate, sample or train stages"));
+                return Err(Error::input(message).hint("name evaluate, sample, train or compare stages"));
             }
         }
-        return Ok(stages.iter().map(|&name| name.clone()).collect());
+        let collected = |name: &String| match first(name) {
+            Some(Stage::Compare(compare)) => compare.of.iter().map(|row| row.stage.clone()).collect(),
+            _ => vec![name.clone()],
+        };
+        return Ok(stages.iter().flat_map(|&name| collected(name)).collect());
     }
     let of = |wanted: &dyn Fn(&Stage) -> bool| -> Vec<String> {
         let chosen = written.iter().filter(|name| first(name).is_some_and(wanted));

@@ -67,9 +67,12 @@ struct Item {
     text: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<Vec<u32>>,
-    /// Tokens that count in losses, of a padded row.
+    /// Tokens that count in losses, of a row with padding or context.
     #[serde(skip_serializing_if = "Option::is_none")]
     counted: Option<usize>,
+    /// Tokens before those, which a model is given, of a row with context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    given: Option<usize>,
     /// The text in pieces, each with whether it is a special token.
     #[serde(skip)]
     pieces: Vec<(bool, String)>,
@@ -174,6 +177,7 @@ fn source(records: &Records, wanted: &std::ops::Range<u64>) -> Result<Vec<Item>>
                 text,
                 tokens: None,
                 counted: None,
+                given: None,
             });
         }
         first += count;
@@ -204,6 +208,7 @@ fn tokenized(files: &TokenFiles, tokenizer: &Tokenizer, wanted: &std::ops::Range
                 text: tokenizer.decode(&tokens)?,
                 tokens: Some(tokens),
                 counted: None,
+                given: None,
                 pieces,
             });
         }
@@ -217,7 +222,7 @@ fn packed(rows: &Rows, tokenizer: &Tokenizer, wanted: &std::ops::Range<u64>) -> 
     let mut items = Vec::new();
     let mut tokens = vec![0; rows.length()];
     for index in wanted.start..wanted.end.min(rows.len()) {
-        let valid = rows.read(index, &mut tokens)?;
+        let scored = rows.read(index, &mut tokens)?;
         let mut pieces = Vec::new();
         let mut rest = &tokens[..];
         while let Some(&token) = rest.first() {
@@ -240,7 +245,8 @@ fn packed(rows: &Rows, tokenizer: &Tokenizer, wanted: &std::ops::Range<u64>) -> 
             index,
             text: pieces.iter().map(|(_, text)| text.as_str()).collect(),
             tokens: Some(tokens.clone()),
-            counted: (valid < tokens.len()).then_some(valid),
+            counted: (scored.len() < tokens.len()).then_some(scored.len()),
+            given: (scored.start > 0).then_some(scored.start),
             pieces,
         });
     }
@@ -268,6 +274,9 @@ fn shown(item: &Item, whole: bool, terminal: &Terminal) -> String {
             count(counted as u64),
             plural::agreeing(counted, "counts", "count")
         );
+    }
+    if let Some(given) = item.given {
+        head = format!("{head} after {} given", count(given as u64));
     }
     let mut text = terminal.paint_output(style::FAINT, &head);
     text.push('\n');

@@ -203,7 +203,7 @@ impl Facts {
         let vocabulary = shape.vocabulary as u32;
         let built = objective::build(settings, vocabulary - 1, vocabulary, 0);
         let evaluation = |estimator: Estimator| {
-            let Passes { drawn, fixed } = built.passes_of_bound(Method::of(estimator), shape.length);
+            let Passes { drawn, fixed } = built.passes_of_bound(Method::of(estimator), &(0..shape.length));
             Evaluation {
                 estimator: estimator.name(),
                 network_calls: fixed,

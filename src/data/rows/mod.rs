@@ -5,9 +5,10 @@
 //! | column | type | |
 //! |---|---|---|
 //! | `input_ids` | fixed-size list of L × `uint16`, or `uint32` where the vocabulary exceeds 65,536 | the tokens |
-//! | `loss_mask` | fixed-size list of L × `uint8` | 1 where a token counts, 0 on padding; only where there is padding that does not count |
+//! | `loss_mask` | fixed-size list of L × `uint8` | 1 where a token is scored, 0 on context and padding; only where some positions are not scored |
 //!
-//! and the schema metadata of [`Header`]. Padding is always on the right, so a mask is described by its number of ones.
+//! and the schema metadata of [`Header`]. Context is always on the left and padding on the right, so that a mask is zeros, ones,
+//! zeros; only rows that are packed for evaluation begin with context.
 //!
 //! Arrow shards are mapped: a row is read where it lies. Parquet has to be decoded: row groups are decoded when they
 //! are first asked for and kept while they fit [`PARQUET_CACHE_BYTES`]; beyond that the one unused for longest goes,
@@ -54,8 +55,10 @@ pub struct Header {
     pub special: SpecialIds,
     /// BLAKE3 of `tokenizer.json`, in hex (`mdlm.tokenizer_digest`).
     pub tokenizer_digest: String,
-    /// Whether rows have padding that does not count, hence a loss mask.
+    /// Whether some positions are not scored (context, or padding that does not count), hence a loss mask.
     pub padded: bool,
+    /// Whether rows may begin with context.
+    pub context: bool,
 }
 
 impl Header {
@@ -68,6 +71,7 @@ impl Header {
             special: info.special,
             tokenizer_digest: info.tokenizer_digest.clone(),
             padded: info.masked(),
+            context: info.has_context(),
         }
     }
 

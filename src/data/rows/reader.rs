@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -16,7 +17,7 @@ use super::{Header, MASK_COLUMN, PARQUET_CACHE_BYTES, TOKENS_COLUMN};
 use crate::data::columns::ColumnFile;
 use crate::data::{RowsInfo, SpecialIds, SplitInfo, split_name};
 use crate::error::{self, Context as _, Error, Kind, Result, Wrap as _};
-use crate::manifest::{Split, Tail};
+use crate::manifest::{Scored, Split, Tail};
 
 /// A run of rows in memory (mapped or decoded).
 #[derive(Clone)]
@@ -60,8 +61,8 @@ impl RowBlock {
         tokens + self.mask.as_ref().map_or(0, ScalarBuffer::len)
     }
 
-    /// Copies row `row` and returns how many of its leading tokens count.
-    fn read(&self, row: usize, header: &Header, tokens: &mut [u32]) -> Result<usize> {
+    /// Copies row `row` and returns which of its positions are scored.
+    fn read(&self, row: usize, header: &Header, tokens: &mut [u32]) -> Result<Range<usize>> {
         let length = header.length as usize;
         let range = row * length..(row + 1) * length;
         match &self.tokens {
@@ -79,16 +80,24 @@ impl RowBlock {
             )));
         }
         let Some(mask) = &self.mask else {
-            return Ok(length);
+            return Ok(0..length);
         };
         let mask = &mask[range];
-        let valid = mask.iter().take_while(|&&m| m == 1).count();
-        if mask[valid..].iter().any(|&m| m != 0) {
-            return Err(Error::input(
-                "the loss mask is not a run of ones and then zeros".to_owned(),
-            ));
+        let start = match mask.iter().position(|&m| m != 0) {
+            Some(first) if header.context => first,
+            // Without context the ones come first; without ones nothing is scored.
+            _ => 0,
+        };
+        let end = start + mask[start..].iter().take_while(|&&m| m == 1).count();
+        if mask[end..].iter().any(|&m| m != 0) {
+            let form = if header.context {
+                "zeros, ones and zeros"
+            } else {
+                "a run of ones and then zeros"
+            };
+            return Err(Error::input(format!("the loss mask is not {form}")));
         }
-        Ok(valid)
+        Ok(start..end)
     }
 }
 
@@ -334,8 +343,8 @@ impl Rows {
         })
     }
 
-    /// Rows that are in memory already: `tokens` holds row after row; `valid` how many leading tokens of each count,
-    /// all when absent.
+    /// Rows that are in memory already: `tokens` holds row after row; `scored` which positions of each are scored, all when
+    /// absent.
     ///
     /// # Errors
     /// The tokens are not whole rows, or an id is outside the vocabulary.
@@ -344,26 +353,28 @@ impl Rows {
         special: SpecialIds,
         length: usize,
         tokens: Vec<u32>,
-        valid: Option<&[usize]>,
+        scored: Option<&[Range<usize>]>,
     ) -> Result<Self> {
         let rows = tokens.len() / length.max(1);
         let fits = length > 0
             && tokens.len() == rows * length
             && tokens.iter().all(|&id| id < vocabulary)
-            && valid.is_none_or(|c| c.len() == rows && c.iter().all(|&c| c <= length));
+            && scored.is_none_or(|all| {
+                all.len() == rows && all.iter().all(|one| one.start <= one.end && one.end <= length)
+            });
         if !fits {
             return Err(Error::input(format!(
                 "{} tokens do not form rows of {length} with ids below {vocabulary}",
                 tokens.len()
             )));
         }
-        let mask = valid.map(|valid| {
-            let bits = valid
+        let mask = scored.map(|scored| {
+            let bits = scored
                 .iter()
-                .flat_map(|&n| (0..length).map(move |i| u8::from(i < n)));
+                .flat_map(|one| (0..length).map(move |i| u8::from(one.contains(&i))));
             ScalarBuffer::from(bits.collect::<Vec<u8>>())
         });
-        let positions = valid.map_or(tokens.len(), |c| c.iter().sum()) as u64;
+        let positions = scored.map_or(tokens.len(), |all| all.iter().map(Range::len).sum()) as u64;
         let split = SplitInfo {
             rows: rows as u64,
             records: rows as u64,
@@ -371,6 +382,9 @@ impl Rows {
             tokens: positions,
             kept_tokens: positions,
             kept_bytes: Some(positions),
+            words: None,
+            kept_words: None,
+            dropped_records: 0,
             padding: tokens.len() as u64 - positions,
             valid_tokens: positions,
             lost_bits: 0,
@@ -378,8 +392,10 @@ impl Rows {
         };
         let info = RowsInfo {
             length: length as u32,
-            wrap: valid.is_none(),
+            wrap: scored.is_none(),
             tail: Tail::Drop,
+            stride: None,
+            scored: Scored::All,
             padding_counts: false,
             vocabulary,
             special,
@@ -395,7 +411,10 @@ impl Rows {
             TokenBuffer::Narrow(ScalarBuffer::from(narrow))
         };
         Ok(Self {
-            header: Header::of(&info),
+            header: Header {
+                context: scored.is_some_and(|all| all.iter().any(|one| one.start > 0)),
+                ..Header::of(&info)
+            },
             info,
             split: Split::Train,
             storage: Storage::Resident(vec![RowBlock { tokens, mask }]),
@@ -439,15 +458,30 @@ impl Rows {
         self.info.split(self.split)
     }
 
-    /// Copies row `index` into `tokens` (L of them) and returns how many of the leading positions count in a loss;
-    /// the rest is padding.
+    /// Fails where rows begin with context: they are packed for evaluation, and a training would have to leave it out.
+    ///
+    /// # Errors
+    /// They do.
+    pub fn check_trainable(&self) -> Result<()> {
+        if !self.header.context {
+            return Ok(());
+        }
+        Err(
+            Error::input("the rows begin with tokens that are given and not scored: no model learns from them").hint(
+                "pack the tokens once more without `stride` and `scored`, to train on; `evaluate` takes both packings",
+            ),
+        )
+    }
+
+    /// Copies row `index` into `tokens` (L of them) and returns which positions are scored: before them is context, behind
+    /// them padding.
     ///
     /// # Errors
     /// The row is damaged, or (Parquet) its row group cannot be read.
     ///
     /// # Panics
     /// When `index` is not below [`Rows::len`] or `tokens` is not L long.
-    pub fn read(&self, index: u64, tokens: &mut [u32]) -> Result<usize> {
+    pub fn read(&self, index: u64, tokens: &mut [u32]) -> Result<Range<usize>> {
         assert!(index < self.len(), "row {index} of {}", self.len());
         assert_eq!(tokens.len(), self.length(), "the length of a row");
         let block = self.starts.partition_point(|&start| start <= index) - 1;

@@ -1,12 +1,13 @@
 //! Rows written and read again, and damaged ones.
 
+use std::ops::Range;
 use std::path::Path;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::data::{SplitInfo, write_json};
-use crate::manifest::{RowFormat, Split, Tail};
+use crate::manifest::{RowFormat, Scored, Split, Tail};
 
 const SPECIAL: SpecialIds = SpecialIds {
     bos: 1,
@@ -22,11 +23,13 @@ fn header(length: u32, vocabulary: u32, padded: bool) -> Header {
         special: SPECIAL,
         tokenizer_digest: "digest".to_owned(),
         padded,
+        context: false,
     }
 }
 
-/// Row r is r, r+1, … modulo the vocabulary; of a padded row, r % (L + 1) tokens count.
-fn row(header: &Header, r: u64) -> (Vec<u32>, usize) {
+/// Row r is r, r+1, … modulo the vocabulary; of a padded row, r % (L + 1) tokens are scored, the last of them after context of
+/// which there is none, one token, and so on.
+fn row(header: &Header, r: u64) -> (Vec<u32>, Range<usize>) {
     let length = header.length as usize;
     let token = |i: usize| ((r + i as u64) % u64::from(header.vocabulary)) as u32;
     let valid = if header.padded {
@@ -34,19 +37,26 @@ fn row(header: &Header, r: u64) -> (Vec<u32>, usize) {
     } else {
         length
     };
-    ((0..length).map(token).collect(), valid)
+    let context = if header.context {
+        r as usize % valid.max(1)
+    } else {
+        0
+    };
+    ((0..length).map(token).collect(), context..valid)
 }
 
 fn write(folder: &Path, header: &Header, format: RowFormat, rows: u64, shard_rows: u32) -> Rows {
     let mut writer = RowWriter::new(folder, Split::Train, format, header.clone(), shard_rows);
     for r in 0..rows {
-        let (tokens, valid) = row(header, r);
-        writer.push(&tokens, valid).unwrap();
+        let (tokens, scored) = row(header, r);
+        writer.push(&tokens, scored).unwrap();
     }
     let shards = writer.finish().unwrap().shards;
     let info = RowsInfo {
         length: header.length,
         wrap: !header.padded,
+        stride: header.context.then_some(1),
+        scored: Scored::All,
         tail: Tail::Drop,
         padding_counts: false,
         vocabulary: header.vocabulary,
@@ -68,14 +78,18 @@ fn write(folder: &Path, header: &Header, format: RowFormat, rows: u64, shard_row
 fn rows_are_read_back_as_written() {
     for format in [RowFormat::Arrow, RowFormat::Parquet] {
         // Vocabularies on both sides of 16 bits; shard sizes that divide the rows, do not, and exceed them.
-        for (vocabulary, padded, rows, shard_rows) in [
-            (65_536, false, 20, 10),
-            (65_537, true, 23, 10),
-            (70_000, false, 5, 100),
-            (300, true, 7, 1),
+        for (vocabulary, padded, context, rows, shard_rows) in [
+            (65_536, false, false, 20, 10),
+            (65_537, true, false, 23, 10),
+            (70_000, false, false, 5, 100),
+            (300, true, false, 7, 1),
+            (300, true, true, 50, 20),
         ] {
             let folder = tempfile::tempdir().unwrap();
-            let header = header(6, vocabulary, padded);
+            let header = Header {
+                context,
+                ..header(6, vocabulary, padded)
+            };
             let read = write(folder.path(), &header, format, rows, shard_rows);
             assert_eq!(read.len(), rows);
             assert_eq!(
@@ -84,8 +98,8 @@ fn rows_are_read_back_as_written() {
             );
             let mut tokens = vec![0; 6];
             for r in (0..rows).rev() {
-                let valid = read.read(r, &mut tokens).unwrap();
-                assert_eq!((tokens.clone(), valid), row(&header, r), "row {r}");
+                let scored = read.read(r, &mut tokens).unwrap();
+                assert_eq!((tokens.clone(), scored), row(&header, r), "row {r}");
             }
             assert!(Rows::open(folder.path(), Split::Validation).unwrap().is_empty());
         }
@@ -122,12 +136,14 @@ fn shard_bytes_are_a_function_of_its_rows() {
 
 #[test]
 fn rows_in_memory_read_like_those_on_disk() {
-    let rows = Rows::from_memory(10, SPECIAL, 4, vec![1, 5, 2, 0, 1, 6, 7, 2], Some(&[3, 4])).unwrap();
+    let rows = Rows::from_memory(10, SPECIAL, 4, vec![1, 5, 2, 0, 1, 6, 7, 2], Some(&[0..3, 1..4])).unwrap();
     let mut tokens = [0; 4];
-    assert_eq!(rows.read(0, &mut tokens).unwrap(), 3);
+    assert_eq!(rows.read(0, &mut tokens).unwrap(), 0..3);
     assert_eq!(tokens, [1, 5, 2, 0]);
-    assert_eq!(rows.read(1, &mut tokens).unwrap(), 4);
-    assert_eq!(rows.split_info().valid_tokens, 7);
+    assert_eq!(rows.read(1, &mut tokens).unwrap(), 1..4);
+    assert_eq!(rows.split_info().valid_tokens, 6);
+    let error = rows.check_trainable().unwrap_err();
+    assert!(error.hint_text().unwrap().contains("without `stride`"), "{error}");
     assert!(Rows::from_memory(10, SPECIAL, 4, vec![1; 7], None).is_err());
     assert!(Rows::from_memory(10, SPECIAL, 4, vec![11; 4], None).is_err());
 }
@@ -151,6 +167,8 @@ fn rows_that_do_not_match_their_description_are_refused() {
             with(&|i| i.vocabulary = 99).ends_with("`mdlm.vocabulary` is `100`, but `rows.json` says `99`")
         );
         assert!(with(&|i| i.wrap = false).ends_with("column `loss_mask` is absent"));
+        // What begins with context is not read as what does not, and the other way round.
+        assert!(with(&|i| i.stride = Some(2)).ends_with("column `loss_mask` is absent"));
         assert!(with(&|i| i.train.shards[0] = "../secret.arrow".to_owned()).contains("outside the artifact"));
         assert!(with(&|i| i.train.shards[0] = "train/7.arrow".to_owned()).contains("No such file"));
     }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::BufWriter;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -76,20 +77,22 @@ impl RowWriter {
         }
     }
 
-    /// Appends a row: L tokens, of which the first `valid` count in a loss.
+    /// Appends a row: L tokens, and which of their positions are scored.
     ///
     /// # Errors
     /// The environment's (disk full), or an internal one when the row is not as the header says.
-    pub fn push(&mut self, tokens: &[u32], valid: usize) -> Result<()> {
+    pub fn push(&mut self, tokens: &[u32], scored: Range<usize>) -> Result<()> {
         let length = self.header.length as usize;
         let fits = tokens.len() == length
-            && valid <= length
-            && (self.header.padded || valid == length)
+            && scored.start <= scored.end
+            && scored.end <= length
+            && (self.header.context || scored.start == 0)
+            && (self.header.padded || scored.len() == length)
             // The largest of all, which takes no decision for each.
             && tokens.iter().fold(0, |largest, &id| id.max(largest)) < self.header.vocabulary;
         if !fits {
             return Err(Error::internal(format!(
-                "row {} does not fit {:?}: {} tokens, {valid} valid",
+                "row {} does not fit {:?}: {} tokens, {scored:?} scored",
                 self.rows,
                 self.header,
                 tokens.len()
@@ -101,8 +104,9 @@ impl RowWriter {
             self.narrow.extend(tokens.iter().map(|&id| id as u16));
         }
         if self.header.padded {
-            self.mask.resize(self.mask.len() + valid, 1);
-            self.mask.resize(self.mask.len() + length - valid, 0);
+            self.mask.resize(self.mask.len() + scored.start, 0);
+            self.mask.resize(self.mask.len() + scored.len(), 1);
+            self.mask.resize(self.mask.len() + length - scored.end, 0);
         }
         self.pending += 1;
         self.rows += 1;

@@ -11,6 +11,8 @@
 //! As in the authors' baseline (arXiv 2406.07524, `models/autoregressive.py`), the mask is a token of the vocabulary that
 //! has no probability.
 
+use std::ops::Range;
+
 use super::{Draw, Given, Method, Objective, Passes};
 use crate::diffusion::forward::{NoisedBatch, RowIndex, Score};
 use crate::diffusion::{Posterior, Subs};
@@ -28,10 +30,10 @@ pub struct Ar {
 }
 
 impl Ar {
-    /// Appends the row as it is; position l predicts token l + 1, for all below `valid`.
-    pub fn next_tokens(x: &[u32], valid: usize, into: &mut NoisedBatch) {
+    /// Appends the row as it is; position l predicts token l + 1, where that is scored.
+    pub fn next_tokens(x: &[u32], scored: &Range<usize>, into: &mut NoisedBatch) {
         into.push_scored(x, None, |l, token| {
-            let next = x.get(l + 1).filter(|_| l + 1 < valid);
+            let next = x.get(l + 1).filter(|_| scored.contains(&(l + 1)));
             (token, next.map(|&next| (next, Score::weight(1.0))))
         });
     }
@@ -39,15 +41,15 @@ impl Ar {
 
 impl Objective for Ar {
     fn noise(&self, _: RowIndex, _: u32, x: &[u32], valid: usize, into: &mut NoisedBatch) {
-        Self::next_tokens(x, valid, into);
+        Self::next_tokens(x, &(0..valid), into);
     }
 
-    fn passes_of_bound(&self, _: Method, _: usize) -> Passes {
+    fn passes_of_bound(&self, _: Method, _: &Range<usize>) -> Passes {
         Passes::fixed(1)
     }
 
-    fn noise_of_bound(&self, _: &Draw, _: u32, x: &[u32], valid: usize, into: &mut NoisedBatch) {
-        Self::next_tokens(x, valid, into);
+    fn noise_of_bound(&self, _: &Draw, _: u32, x: &[u32], scored: &Range<usize>, into: &mut NoisedBatch) {
+        Self::next_tokens(x, scored, into);
     }
 
     fn method_of_validation(&self) -> Method {
@@ -55,12 +57,12 @@ impl Objective for Ar {
     }
 
     fn given(&self, given: &Given<'_>, _: u32, into: &mut NoisedBatch) -> Result<()> {
-        Self::next_tokens(given.x0, given.x0.len(), into);
+        Self::next_tokens(given.x0, &(0..given.x0.len()), into);
         Ok(())
     }
 
-    fn scored(&self, valid: usize) -> usize {
-        valid.saturating_sub(1)
+    fn predicted(&self, scored: &Range<usize>) -> usize {
+        scored.end.saturating_sub(scored.start.max(1))
     }
 
     fn support(&self) -> VocabSupport {

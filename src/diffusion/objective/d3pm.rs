@@ -17,7 +17,9 @@
 //! DIFFERENCE: the published code computes the divergence with α = 1 − t, whatever the schedule, and its second term is
 //! 0/0 in the first step ([`Masking::step_as_published`] has its numbers, with that term 0).
 
-use super::masking::{DiscreteStep, Masking};
+use std::ops::Range;
+
+use super::masking::{DiscreteStep, Masking, seen};
 use super::{Draw, Given, Method, Objective, Passes};
 use crate::diffusion::forward::{Conditioning, ForwardProcess, NoisedBatch, RowIndex, Score};
 use crate::diffusion::{Posterior, Scores};
@@ -102,12 +104,14 @@ impl D3pm {
         self.masking.conditioning.input(schedule.sigma(0.0), 0.0)
     }
 
-    /// The clean row, all of whose valid tokens are predicted.
-    fn push_clean(&self, x: &[u32], valid: usize, into: &mut NoisedBatch) {
+    /// The clean row, all of whose scored tokens are predicted.
+    fn push_clean(&self, x: &[u32], scored: &Range<usize>, into: &mut NoisedBatch) {
         let mask = self.masking.forward.mask();
+        let mut seen = seen(scored, mask, |_| None);
         into.push_scored(x, self.input_of_clean(), |l, token| {
-            let predicted = l < valid && token != mask;
-            (token, predicted.then_some((token, Self::reconstruction())))
+            let predicted = scored.contains(&l) && token != mask;
+            let target = predicted.then_some((token, Self::reconstruction()));
+            (seen(l).unwrap_or(token), target)
         });
     }
 
@@ -117,13 +121,13 @@ impl D3pm {
         step: &DiscreteStep,
         mut uniforms: impl FnMut(usize) -> f64,
         x: &[u32],
-        valid: usize,
+        scored: &Range<usize>,
         into: &mut NoisedBatch,
     ) {
         let (level, forward) = (step.level, self.masking.forward);
-        into.push(x, valid, Self::divergence(step), self.masking.input(level), |l| {
-            forward.q_xt(level.move_chance, uniforms(l))
-        });
+        let moved = |l| forward.q_xt(level.move_chance, uniforms(l));
+        let seen = seen(scored, forward.mask(), moved);
+        into.push(x, scored, Self::divergence(step), self.masking.input(level), seen);
     }
 }
 
@@ -141,30 +145,38 @@ impl Objective for D3pm {
     }
 
     fn noise(&self, index: RowIndex, pass: u32, x: &[u32], valid: usize, into: &mut NoisedBatch) {
+        let scored = 0..valid;
         if pass == 1 {
-            return self.push_clean(x, valid, into);
+            return self.push_clean(x, &scored, into);
         }
         let i = Masking::step_at(self.masking.place(index), self.steps);
         let step = self.masking.step(i, self.steps);
-        self.push_noised(&step, self.masking.uniforms(index), x, valid, into);
+        self.push_noised(&step, self.masking.uniforms(index), x, &scored, into);
     }
 
     /// The clean row is the same in all draws.
-    fn passes_of_bound(&self, _: Method, _: usize) -> Passes {
+    fn passes_of_bound(&self, _: Method, _: &Range<usize>) -> Passes {
         Passes {
             fixed: self.passes() - 1,
             ..Passes::DRAWN
         }
     }
 
-    fn noise_of_bound(&self, draw: &Draw, pass: u32, x: &[u32], valid: usize, into: &mut NoisedBatch) {
+    fn noise_of_bound(
+        &self,
+        draw: &Draw,
+        pass: u32,
+        x: &[u32],
+        scored: &Range<usize>,
+        into: &mut NoisedBatch,
+    ) {
         if pass == 1 {
-            return self.push_clean(x, valid, into);
+            return self.push_clean(x, scored, into);
         }
         let step = self
             .masking
             .step_of_draw(draw, draw.method.steps.unwrap_or(self.steps));
-        self.push_noised(&step, draw.uniforms(), x, valid, into);
+        self.push_noised(&step, draw.uniforms(), x, scored, into);
     }
 
     fn method_of_validation(&self) -> Method {
@@ -174,7 +186,7 @@ impl Objective for D3pm {
     fn given(&self, given: &Given<'_>, pass: u32, into: &mut NoisedBatch) -> Result<()> {
         let step = self.masking.step_at_time(given.t, self.steps)?;
         if pass == 1 {
-            self.push_clean(given.x0, given.x0.len(), into);
+            self.push_clean(given.x0, &(0..given.x0.len()), into);
             return Ok(());
         }
         let (mask, input) = (self.masking.forward.mask(), self.masking.input(step.level));

@@ -1,6 +1,8 @@
 //! What the objectives of absorbing noise share: how the time of a row is drawn, and what the bound needs at the ends of
 //! the noise levels.
 
+use std::ops::Range;
+
 use super::{Draw, Given, Passes};
 use crate::diffusion::forward::{
     Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, RowIndex, Score, ascending_uniforms,
@@ -253,24 +255,54 @@ impl Masking {
     }
 }
 
-/// A uniformly random subset of `count` positions of a row is masked, the number of them uniform on 1..L by the draw's
-/// offset: see [`Estimator::Count`](crate::manifest::Estimator::Count).
-pub(super) fn push_count(draw: &Draw, mask: u32, x: &[u32], valid: usize, into: &mut NoisedBatch) {
-    let length = x.len();
+/// The positions that noise falls on. Of a row that begins with context those alone that are scored; of any other all L, its
+/// padding too, as in training.
+fn noised(scored: &Range<usize>, length: usize) -> Range<usize> {
+    if scored.start == 0 {
+        0..length
+    } else {
+        scored.clone()
+    }
+}
+
+/// What the network sees at each position in place of its token, where `moved` says what noise makes of it: in a row that
+/// begins with context nothing before the scored positions, and the mask behind them.
+pub(super) fn seen(
+    scored: &Range<usize>,
+    mask: u32,
+    mut moved: impl FnMut(usize) -> Option<u32>,
+) -> impl FnMut(usize) -> Option<u32> {
+    let scored = scored.clone();
+    move |l| {
+        // Asked at every position: its random numbers are drawn by ascending position.
+        let to = moved(l);
+        if scored.start == 0 || scored.contains(&l) {
+            to
+        } else {
+            (l >= scored.end).then_some(mask)
+        }
+    }
+}
+
+/// A uniformly random subset of k of the n positions that noise falls on is masked, k uniform on 1..n by the draw's offset:
+/// see [`Estimator::Count`](crate::manifest::Estimator::Count).
+pub(super) fn push_count(draw: &Draw, mask: u32, x: &[u32], scored: &Range<usize>, into: &mut NoisedBatch) {
+    let positions = noised(scored, x.len());
+    let length = positions.len();
     let count = ((draw.offset * length as f64) as usize).min(length - 1) + 1;
-    let mut keys: Vec<_> = (0..length).map(|l| (draw.bits(l), l)).collect();
+    let mut keys: Vec<_> = positions.map(|l| (draw.bits(l), l)).collect();
     // The k smallest of independent keys are a uniformly random k-subset; ties go by position.
     let last = *keys.select_nth_unstable(count - 1).1;
     into.push(
         x,
-        valid,
+        scored,
         Score::weight(weight_of_count(length, count)),
         None,
-        |l| ((draw.bits(l), l) <= last).then_some(mask),
+        seen(scored, mask, |l| ((draw.bits(l), l) <= last).then_some(mask)),
     );
 }
 
-/// L / k: the factor of each of k masked tokens' negative log-likelihood where their number is drawn, not the time
+/// n / k: the factor of each of k masked tokens' negative log-likelihood where their number is drawn, not the time
 /// (arXiv 2502.09992).
 #[must_use]
 pub fn weight_of_count(length: usize, count: usize) -> f64 {
@@ -278,16 +310,21 @@ pub fn weight_of_count(length: usize, count: usize) -> f64 {
 }
 
 /// A pass for each of the positions that [`push_one`] masks.
-pub(super) fn one_at_a_time(valid: usize) -> Passes {
-    Passes::fixed(valid.max(1) as u32)
+pub(super) fn one_at_a_time(scored: &Range<usize>) -> Passes {
+    Passes::fixed(scored.len().max(1) as u32)
 }
 
-/// The row with one position masked: a term of the pseudo-log-likelihood Σ_l log p(x_l | x without x_l) (arXiv
-/// 1902.04094).
-pub(super) fn push_one(position: usize, mask: u32, x: &[u32], valid: usize, into: &mut NoisedBatch) {
-    into.push(x, valid, Score::weight(1.0), None, |l| {
-        (l == position).then_some(mask)
-    });
+/// The row with one of its scored positions masked, by its number among them: a term of the pseudo-log-likelihood
+/// Σ_l log p(x_l | x without x_l) (arXiv 1902.04094).
+pub(super) fn push_one(number: u32, mask: u32, x: &[u32], scored: &Range<usize>, into: &mut NoisedBatch) {
+    let position = scored.start + number as usize;
+    into.push(
+        x,
+        scored,
+        Score::weight(1.0),
+        None,
+        seen(scored, mask, |l| (l == position).then_some(mask)),
+    );
 }
 
 /// The row as it is noised already: masked positions are scored.
@@ -298,7 +335,7 @@ pub(super) fn push_given(
     input: Option<f64>,
     into: &mut NoisedBatch,
 ) {
-    into.push(given.x0, given.x0.len(), score, input, |l| {
+    into.push(given.x0, &(0..given.x0.len()), score, input, |l| {
         (given.xt[l] == mask && given.x0[l] != mask).then_some(mask)
     });
 }

@@ -27,9 +27,12 @@
 //!   `∫ m^(k−1) (1 − m)^(L−k) C(L, k) dm = 1 / k`. A time-conditioned network has no noise level to be fed there.
 //!
 //! Padding is treated as the authors do: padded positions are masked like all others and the network sees them, only
-//! the loss leaves them out. What is bounded is then the text given where its padding begins, hence its length.
+//! the loss leaves them out. What is bounded is then the text given where its padding begins, hence its length. In a row
+//! that begins with context, masks fall on scored positions alone ([rows with context](super#rows-with-context)).
 
-use super::masking::{Masking, one_at_a_time, push_count, push_given, push_one};
+use std::ops::Range;
+
+use super::masking::{Masking, one_at_a_time, push_count, push_given, push_one, seen};
 use super::{Draw, Given, Method, Objective, Passes};
 use crate::diffusion::forward::{Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, RowIndex, Score};
 use crate::diffusion::{Posterior, Scores, Subs};
@@ -159,30 +162,38 @@ impl Objective for Mdlm {
         let masking = &self.masking;
         let level = self.level_of_training(masking.place(index));
         let mut uniforms = masking.uniforms(index);
-        into.push(x, valid, Score::weight(level.weight), masking.input(level), |l| {
+        let score = Score::weight(level.weight);
+        into.push(x, &(0..valid), score, masking.input(level), |l| {
             masking.forward.q_xt(level.move_chance, uniforms(l))
         });
     }
 
-    fn passes_of_bound(&self, method: Method, valid: usize) -> Passes {
+    fn passes_of_bound(&self, method: Method, scored: &Range<usize>) -> Passes {
         match method.estimator {
-            Estimator::Pseudo => one_at_a_time(valid),
+            Estimator::Pseudo => one_at_a_time(scored),
             _ => Passes::DRAWN,
         }
     }
 
-    fn noise_of_bound(&self, draw: &Draw, pass: u32, x: &[u32], valid: usize, into: &mut NoisedBatch) {
+    fn noise_of_bound(
+        &self,
+        draw: &Draw,
+        pass: u32,
+        x: &[u32],
+        scored: &Range<usize>,
+        into: &mut NoisedBatch,
+    ) {
         let (masking, mask) = (&self.masking, self.parameterization.mask);
         match draw.method.estimator {
             Estimator::Time | Estimator::Exact => {
                 let level = self.level_of_draw(draw);
                 let mut uniforms = draw.uniforms();
-                into.push(x, valid, Score::weight(level.weight), masking.input(level), |l| {
-                    masking.forward.q_xt(level.move_chance, uniforms(l))
-                });
+                let moved = |l| masking.forward.q_xt(level.move_chance, uniforms(l));
+                let score = Score::weight(level.weight);
+                into.push(x, scored, score, masking.input(level), seen(scored, mask, moved));
             }
-            Estimator::Count => push_count(draw, mask, x, valid, into),
-            Estimator::Pseudo => push_one(pass as usize, mask, x, valid, into),
+            Estimator::Count => push_count(draw, mask, x, scored, into),
+            Estimator::Pseudo => push_one(pass, mask, x, scored, into),
         }
     }
 
@@ -356,7 +367,7 @@ mod tests {
                 offset: 0.0,
             };
             let mut noised = NoisedBatch::default();
-            (0..10_000).for_each(|row| mdlm.noise_of_bound(&draw(row), 0, &[0, 1, 2], 3, &mut noised));
+            (0..10_000).for_each(|row| mdlm.noise_of_bound(&draw(row), 0, &[0, 1, 2], &(0..3), &mut noised));
             assert!(noised.weights.iter().all(|&weight| weight == level.weight as f32));
             let share = noised.positions.len() as f64 / 30_000.0;
             assert!((share - level.move_chance).abs() < 1e-3, "{ends:?}: {share}");
@@ -388,7 +399,7 @@ mod tests {
                 row: 0,
                 offset,
             };
-            mdlm.noise_of_bound(&draw, 0, &x, 3, &mut noised);
+            mdlm.noise_of_bound(&draw, 0, &x, &(0..3), &mut noised);
             let value: f64 = noised
                 .positions
                 .iter()
@@ -423,7 +434,7 @@ mod tests {
                 row,
                 offset,
             };
-            mdlm.noise_of_bound(&draw, 0, &[0, 1, 2, 0], 4, &mut noised);
+            mdlm.noise_of_bound(&draw, 0, &[0, 1, 2, 0], &(0..4), &mut noised);
             assert_eq!(noised.weights[0] * noised.positions.len() as f32, 4.0);
             let set: usize = noised.positions.iter().map(|l| 1 << l).sum();
             sets[set] += 1;

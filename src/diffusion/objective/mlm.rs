@@ -10,6 +10,8 @@
 //!
 //! The pseudo-perplexity is a bound on nothing. The any-order bound is one, for any network that predicts masked tokens.
 
+use std::ops::Range;
+
 use super::masking::{one_at_a_time, push_count, push_one};
 use super::{Draw, Given, Method, Objective, Passes};
 use crate::diffusion::forward::{Conditioning, ForwardProcess, NoisedBatch, RowIndex, Score};
@@ -74,25 +76,32 @@ impl Objective for Mlm {
         let random = Random::new(self.seed, Stream::Mask);
         let length = x.len();
         let score = Score::weight(1.0 / self.rate);
-        into.push(x, valid, score, None, |l| {
+        into.push(x, &(0..valid), score, None, |l| {
             let number = |position: usize| random.uniform(index.step, index.row, position as u32);
             // Positions beyond the row's pick random tokens.
             self.corrupted(x[l], number(l), || number(length + l))
         });
     }
 
-    fn passes_of_bound(&self, method: Method, valid: usize) -> Passes {
+    fn passes_of_bound(&self, method: Method, scored: &Range<usize>) -> Passes {
         match method.estimator {
-            Estimator::Pseudo => one_at_a_time(valid),
+            Estimator::Pseudo => one_at_a_time(scored),
             _ => Passes::DRAWN,
         }
     }
 
-    fn noise_of_bound(&self, draw: &Draw, pass: u32, x: &[u32], valid: usize, into: &mut NoisedBatch) {
+    fn noise_of_bound(
+        &self,
+        draw: &Draw,
+        pass: u32,
+        x: &[u32],
+        scored: &Range<usize>,
+        into: &mut NoisedBatch,
+    ) {
         let mask = self.parameterization.mask;
         match draw.method.estimator {
-            Estimator::Pseudo => push_one(pass as usize, mask, x, valid, into),
-            _ => push_count(draw, mask, x, valid, into),
+            Estimator::Pseudo => push_one(pass, mask, x, scored, into),
+            _ => push_count(draw, mask, x, scored, into),
         }
     }
 
@@ -104,7 +113,8 @@ impl Objective for Mlm {
     /// The time is of no consequence: positions that differ, and those that are masked, are scored by −log p.
     fn given(&self, given: &Given<'_>, _: u32, into: &mut NoisedBatch) -> Result<()> {
         let mask = self.parameterization.mask;
-        into.push(given.x0, given.x0.len(), Score::weight(1.0), None, |l| {
+        let whole = 0..given.x0.len();
+        into.push(given.x0, &whole, Score::weight(1.0), None, |l| {
             (given.xt[l] != given.x0[l] && given.x0[l] != mask).then_some(given.xt[l])
         });
         Ok(())

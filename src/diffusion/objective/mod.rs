@@ -13,6 +13,23 @@
 //! | [`Sedd`] | x_t and σ_t | σ′_t · Σ (Σ_y e^(s_y) − r s(x_0) + r (ln r − 1)), scores s and r = 1 / (e^σ − 1) |
 //! | [`Ar`] | x_0, each position the tokens before it | Σ over all positions but the first of −log p(x_0) |
 //! | [`Mlm`] | x_0 with 15% of its tokens replaced | Σ over the chosen positions of −log p(x_0), over 15% |
+//!
+//! # Rows with context
+//!
+//! Where likelihoods are estimated, a row may begin with tokens that are given. Let c be its first positions, s the scored
+//! ones behind them and u the rest. What is estimated is then −log p(x_s | x_c): the objective's process runs on the
+//! positions s alone. It begins with x_c given and s and u masked, and ends when all of s is decoded; u stays masked, since
+//! no one who reads from left to right knows it. The derivation of the bound of x is one of any network's transitions, so
+//! that with the network of z = (x_c, z_s, masks) in the place of that of z_s it holds for x_s:
+//!
+//! ```text
+//! −log p(x_s | x_c) ≤ ∫ (1/m) E_m[Σ_(l in s, masked) −log p(x_l | x_c, z_s)] dm = Σ_k (1/k) E_k[Σ_(l in s, masked) −log p(x_l | x_c, z_s)]
+//! ```
+//!
+//! with each token of s masked with probability m, or k of the n = |s| of them, k from 1 to n: the estimator by count has
+//! the weight n / k. With p the exact conditional distributions it is an equality, row by row. An autoregressive model gives
+//! its value, Σ_(l in s) −log p(x_l | x_1 … x_(l−1)), in one pass; its sum over rows whose scored positions are every token
+//! of a text once is the text's likelihood by the chain rule, each token given as much context as its row has.
 
 mod ar;
 mod d3pm;
@@ -27,6 +44,8 @@ pub use masking::{BoundLevel, DiscreteStep, Masking, weight_of_count};
 pub use mdlm::Mdlm;
 pub use mlm::Mlm;
 pub use sedd::Sedd;
+
+use std::ops::Range;
 
 use super::{NoisedBatch, Posterior, RowIndex};
 use crate::error::{Error, Result};
@@ -49,13 +68,25 @@ pub trait Objective: Send + Sync {
     /// the row's positions, in all passes together, is the row's training loss in nats.
     fn noise(&self, index: RowIndex, pass: u32, x: &[u32], valid: usize, into: &mut NoisedBatch);
 
-    /// How often a row goes through the network where its likelihood is estimated.
-    fn passes_of_bound(&self, method: Method, valid: usize) -> Passes;
+    /// How often a row with such scored positions goes through the network where its likelihood is estimated.
+    fn passes_of_bound(&self, method: Method, scored: &Range<usize>) -> Passes;
 
     /// Appends the row `x` as a pass of one Monte-Carlo draw of its likelihood sees it; a fixed pass does not depend on
     /// the draw. The expectation of Σ weight · loss over the row's positions, in all passes together, is what [`Method`]
-    /// names, in nats. The draw's method fits the objective ([`Method::check`]).
-    fn noise_of_bound(&self, draw: &Draw, pass: u32, x: &[u32], valid: usize, into: &mut NoisedBatch);
+    /// names, in nats: of the tokens at the positions `scored`, given those before them. The draw's method fits the
+    /// objective ([`Method::check`]).
+    ///
+    /// A row that is scored from its first position on is noised as in training: all of it, its padding too. In a row that
+    /// begins with context, what lies before `scored` is given and what lies behind is unknown: see
+    /// [the module](self#rows-with-context).
+    fn noise_of_bound(
+        &self,
+        draw: &Draw,
+        pass: u32,
+        x: &[u32],
+        scored: &Range<usize>,
+        into: &mut NoisedBatch,
+    );
 
     /// The method that fits with the smallest variance, for bounds watched during training.
     fn method_of_validation(&self) -> Method;
@@ -67,9 +98,9 @@ pub trait Objective: Send + Sync {
     /// [`Input`](crate::error::Kind::Input) for a time that the objective does not have.
     fn given(&self, given: &Given<'_>, pass: u32, into: &mut NoisedBatch) -> Result<()>;
 
-    /// How many tokens of a row with so many valid ones are predicted: what its nats are divided by.
-    fn scored(&self, valid: usize) -> usize {
-        valid
+    /// How many of the scored positions of a row are predicted: what its nats are divided by.
+    fn predicted(&self, scored: &Range<usize>) -> usize {
+        scored.len()
     }
 
     /// The tokens that the network's softmax ranges over.

@@ -16,7 +16,9 @@
 //!
 //! V − 1 is the number of tokens without the mask, as in the authors' code (arXiv 2406.07524, `diffusion.py` 286–299).
 
-use super::masking::{BoundLevel, Masking, push_given};
+use std::ops::Range;
+
+use super::masking::{BoundLevel, Masking, push_given, seen};
 use super::{Draw, Given, Method, Objective, Passes};
 use crate::diffusion::forward::{Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, RowIndex, Score};
 use crate::diffusion::{Posterior, Scores, Subs};
@@ -86,16 +88,16 @@ impl Objective for Sedd {
         let masking = &self.masking;
         let level = masking.level(masking.time(masking.place(index)));
         let mut uniforms = masking.uniforms(index);
-        into.push(x, valid, self.score(level), masking.input(level), |l| {
+        into.push(x, &(0..valid), self.score(level), masking.input(level), |l| {
             masking.forward.q_xt(level.move_chance, uniforms(l))
         });
     }
 
-    fn passes_of_bound(&self, _: Method, _: usize) -> Passes {
+    fn passes_of_bound(&self, _: Method, _: &Range<usize>) -> Passes {
         Passes::DRAWN
     }
 
-    fn noise_of_bound(&self, draw: &Draw, _: u32, x: &[u32], valid: usize, into: &mut NoisedBatch) {
+    fn noise_of_bound(&self, draw: &Draw, _: u32, x: &[u32], scored: &Range<usize>, into: &mut NoisedBatch) {
         let masking = &self.masking;
         let (level, score) = match (draw.method.steps, draw.method.ends) {
             (Some(steps), _) => {
@@ -112,9 +114,9 @@ impl Objective for Sedd {
             }
         };
         let mut uniforms = draw.uniforms();
-        into.push(x, valid, score, masking.input(level), |l| {
-            masking.forward.q_xt(level.move_chance, uniforms(l))
-        });
+        let moved = |l| masking.forward.q_xt(level.move_chance, uniforms(l));
+        let seen = seen(scored, self.parameterization.mask, moved);
+        into.push(x, scored, score, masking.input(level), seen);
     }
 
     fn method_of_validation(&self) -> Method {

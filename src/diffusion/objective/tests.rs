@@ -10,6 +10,8 @@ use crate::manifest::{
 };
 use crate::rng::Stream;
 
+mod context;
+
 /// A position's loss in f64, from the definitions at the head of [`crate::kernels::readout`]: p are the probabilities
 /// of the tokens without the mask, which add up to 1 − μ.
 fn loss_of(loss: Loss, score: Score, p: &[f64], mu: f64, target: usize) -> f64 {
@@ -314,7 +316,7 @@ fn ar_is_the_chain_rule() {
     for (index, probability) in truth.probabilities.iter().enumerate() {
         let x = truth.row(index);
         let mut noised = NoisedBatch::default();
-        ar.noise_of_bound(&draw(Estimator::Exact), 0, &x, 4, &mut noised);
+        ar.noise_of_bound(&draw(Estimator::Exact), 0, &x, &(0..4), &mut noised);
         assert_eq!(noised.tokens, x);
         assert_eq!(noised.positions, [0, 1, 2]);
         // p(next | those up to here), from the joint distribution.
@@ -340,7 +342,10 @@ fn ar_is_the_chain_rule() {
     let mut noised = NoisedBatch::default();
     ar.noise(index(0), 0, &[0, 1, 2, 2], 3, &mut noised);
     assert_eq!((noised.positions, noised.targets), (vec![0, 1], vec![1, 2]));
-    assert_eq!([4, 1, 0].map(|valid| ar.scored(valid)), [3, 0, 0]);
+    assert_eq!(
+        [0..4, 0..1, 0..0, 1..4, 3..4].map(|scored| ar.predicted(&scored)),
+        [3, 0, 0, 3, 1]
+    );
 }
 
 fn draw(estimator: Estimator) -> Draw {
@@ -493,12 +498,12 @@ fn pseudo_likelihood_masks_one_position_a_pass_and_any_order_is_a_bound() {
     let mlm = Mlm::new(&MlmObjective::default(), 3, 4, 5);
     let method = Method::of(Estimator::Pseudo);
     assert_eq!(
-        [3, 2, 0].map(|valid| mlm.passes_of_bound(method, valid)),
+        [3, 2, 0].map(|valid| mlm.passes_of_bound(method, &(0..valid))),
         [3, 2, 1].map(Passes::fixed)
     );
     let mut noised = NoisedBatch::default();
     for pass in 0..3 {
-        mlm.noise_of_bound(&draw(Estimator::Pseudo), pass, &[0, 1, 2], 3, &mut noised);
+        mlm.noise_of_bound(&draw(Estimator::Pseudo), pass, &[0, 1, 2], &(0..3), &mut noised);
     }
     assert_eq!(noised.tokens, [3, 1, 2, 0, 3, 2, 0, 1, 3]);
     assert_eq!((noised.positions, noised.targets), (vec![0, 4, 8], vec![0, 1, 2]));

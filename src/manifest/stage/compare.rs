@@ -17,7 +17,8 @@ pub struct Compare {
     /// or a list of such names. Train stages are compared by their last validation.
     #[schemars(extend("patternErrorMessage" = COMPARED))]
     pub of: Vec<Compared>,
-    /// Metric that orders the table: the share of accepted records from the highest, all other metrics from the lowest.
+    /// Metric that orders the table: the shares `grammatical` and `last_word_accuracy` from the highest, all other metrics
+    /// from the lowest. Results on different texts are not ranked with each other: each text has a table, in the order of `of`.
     /// Stages that differ only in seeds are ordered by their mean over the seeds, whatever their names, and are not
     /// ranked among each other. Default: the first of `bits_per_byte`, `bits_per_byte_normalized`, `pseudo_perplexity`
     /// and `grammatical` that any row has.
@@ -91,6 +92,16 @@ pub enum Metric {
     NatsPerToken,
     /// The perplexity, the exponential of `nats_per_token`: a bound, or for `ar` the exact value.
     Perplexity,
+    /// The perplexity per word: the exponential of the nats of the whole text over its words, as published figures on Penn
+    /// Treebank and WikiText have it: a bound, or for `ar` the exact value. Words are what lies between white space before
+    /// the text is detokenized, ends of lines left out. Needs `count_words` in the source stage. Comparable between
+    /// tokenizers that keep all of the text.
+    PerplexityPerWord,
+    /// The perplexity of the last word of a record, given the text before it: a bound, or for `ar` the exact value. Needs
+    /// `"scored": "last_word"` in the pack stage.
+    LastWordPerplexity,
+    /// The share of records whose last word is the model's greedy choice. Needs `"scored": "last_word"` in the pack stage.
+    LastWordAccuracy,
     /// The pseudo-perplexity of the estimator `pseudo`. It is not a bound and cannot be compared with a perplexity.
     PseudoPerplexity,
     /// The share of sampled records that the grammar accepts.
@@ -98,11 +109,14 @@ pub enum Metric {
 }
 
 /// The metrics, in the order of their columns; by default the first of these that some row has orders a table.
-pub const METRICS_IN_ORDER: [Metric; 6] = [
+pub const METRICS_IN_ORDER: [Metric; 9] = [
     Metric::BitsPerByte,
     Metric::BitsPerByteNormalized,
     Metric::Perplexity,
+    Metric::PerplexityPerWord,
     Metric::NatsPerToken,
+    Metric::LastWordPerplexity,
+    Metric::LastWordAccuracy,
     Metric::PseudoPerplexity,
     Metric::Grammatical,
 ];
@@ -116,6 +130,9 @@ impl Metric {
             Self::BitsPerByteNormalized => "bits_per_byte_normalized",
             Self::NatsPerToken => "nats_per_token",
             Self::Perplexity => "perplexity",
+            Self::PerplexityPerWord => "perplexity_per_word",
+            Self::LastWordPerplexity => "last_word_perplexity",
+            Self::LastWordAccuracy => "last_word_accuracy",
             Self::PseudoPerplexity => "pseudo_perplexity",
             Self::Grammatical => "grammatical",
         }
@@ -140,7 +157,7 @@ impl Metric {
     /// Whether more of it is better.
     #[must_use]
     pub fn rises(self) -> bool {
-        self == Self::Grammatical
+        matches!(self, Self::Grammatical | Self::LastWordAccuracy)
     }
 
     /// The value that a table begins with, in words: `lowest perplexity`.
@@ -153,10 +170,19 @@ impl Metric {
         )
     }
 
-    /// Whether it is of a model's likelihood of held-out text, and not of its samples.
+    /// Whether it is of a model's likelihood of held-out text, and not of its samples or choices.
     #[must_use]
     pub fn is_of_text(self) -> bool {
-        self != Self::Grammatical
+        !matches!(self, Self::Grammatical | Self::LastWordAccuracy)
+    }
+
+    /// Whether it is of words, however tokens spell them.
+    #[must_use]
+    pub fn is_per_word(self) -> bool {
+        matches!(
+            self,
+            Self::PerplexityPerWord | Self::LastWordPerplexity | Self::LastWordAccuracy
+        )
     }
 
     /// Whether what a counted token is changes it.

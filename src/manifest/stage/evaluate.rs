@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::check::model::or_train;
 use super::check::upstream::same_tokenizer;
 use super::check::{StageEntry, Stages};
-use super::{MODELS, ReferenceField, StageKind, StageSpec};
+use super::{MODELS, ReferenceField, Scored, StageKind, StageSpec};
 use crate::manifest::fault::{Code, Draft, quoted};
 use crate::manifest::published::{self, BoundEnds};
 use crate::manifest::{Estimator, Objective};
@@ -191,6 +191,22 @@ impl StageSpec for Evaluate {
                 fault = fault.related(tokens.span("tokenizer/kind"), "a different tokenizer");
             }
             faults.push(fault);
+        }
+        if let Some(grammar) = &self.grammar
+            && stages
+                .pack_of(&self.data)
+                .is_some_and(|pack| pack.scored == Scored::LastWord)
+        {
+            let message = format!(
+                "the entropy of {} is that of whole records, but {} scores their last words",
+                quoted(grammar),
+                quoted(&self.data)
+            );
+            faults.push(
+                entry
+                    .fault(Code::Context, "grammar", message)
+                    .hint("leave `grammar` out"),
+            );
         }
         self.check_estimator(stages, entry, faults);
         stages.grammar(entry, self.grammar.as_deref(), Some(&self.data), faults);

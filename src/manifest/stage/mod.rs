@@ -30,7 +30,7 @@ pub(super) use judge::JUDGED;
 pub use judge::{
     DEFAULT_REFERENCE_RECORDS, DEFAULT_VERBATIM_TOKENS, Judge, Judged, PerplexityVariant, model_role,
 };
-pub use pack::{Pack, Padding, RowFormat, Tail};
+pub use pack::{Pack, Padding, RowFormat, Scored, Tail};
 pub use sample::{DEFAULT_SAMPLE_STEPS, Sample};
 pub use source::{Source, SourceInput, SyntheticInput};
 pub(super) use table::TABULATED_FORM;

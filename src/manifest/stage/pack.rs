@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{StageEntry, Stages};
 use super::{ReferenceField, StageKind, StageSpec};
-use crate::manifest::fault::{Code, Draft};
+use crate::manifest::fault::{Code, Draft, quoted};
 use crate::manifest::published::Grouping;
+use crate::plural::counted;
 
 /// Rows packed into one shard: about 32 MB at 128 tokens of 16 bits.
 pub const DEFAULT_SHARD_ROWS: u32 = 131_072;
@@ -39,6 +40,18 @@ pub struct Pack {
     /// and does not depend on the machine; `published` is for rows equal to those of the published code.
     #[serde(default, skip_serializing_if = "crate::manifest::published::is_default")]
     pub grouping: Grouping,
+    /// Makes wrapped rows overlap, for evaluation: each begins so many tokens of text after the one before. Every token of the
+    /// text and every EOS between documents is scored once, given the tokens before it in its row: at least L − 2 − `stride`
+    /// of them, but for the first row. No tail is lost, since the last row ends with the text. BOS at a row's start and EOS at
+    /// its end are not scored. At most L − 2; half of that gives every token half a row of context. Default: rows do not
+    /// overlap, as in the MDLM authors' evaluation (arXiv 2406.07524).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65_534))]
+    #[schemars(title = "Stride of overlapping rows")]
+    pub stride: Option<u32>,
+    /// Which tokens of a record are scored, of rows that are not wrapped. Default: all.
+    #[serde(default, skip_serializing_if = "Scored::is_all")]
+    pub scored: Scored,
     /// Share of the records that goes to the `validation` split, chosen by a seeded hash of each record's text; the
     /// other records go to `train`. Set 1 if the text is used for evaluation only. Default: no records are held out
     /// unless you set this.
@@ -71,6 +84,28 @@ pub enum Padding {
     Counted,
 }
 
+/// Which tokens of a record are scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scored {
+    /// All of them, with BOS and EOS.
+    #[default]
+    All,
+    /// Those of the record's last word, with its leading space; the tokens before are given (LAMBADA, arXiv 1606.06031). For
+    /// evaluation only. A row is BOS + record without an EOS. A record with more than L − 1 tokens loses the first of them; a
+    /// record whose last word alone has more, or without a word, is dropped and counted. `evaluate` reports the perplexity and the
+    /// accuracy of last words. The tokenizer must keep white space.
+    LastWord,
+}
+
+impl Scored {
+    /// Whether it is the default, which files leave out.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        *self == Self::All
+    }
+}
+
 /// What happens to the last tokens of a split when they do not fill a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -98,6 +133,24 @@ defaults! {
     default_shard_rows: u32 = DEFAULT_SHARD_ROWS;
 }
 
+impl Pack {
+    /// Whether its rows begin with tokens that are given and not scored, so that they are for evaluation only.
+    #[must_use]
+    pub fn has_context(&self) -> bool {
+        self.context_field().is_some()
+    }
+
+    /// The field that makes them so.
+    #[must_use]
+    pub fn context_field(&self) -> Option<&'static str> {
+        if self.stride.is_some() {
+            Some("stride")
+        } else {
+            (self.scored != Scored::All).then_some("scored")
+        }
+    }
+}
+
 impl StageSpec for Pack {
     const REFERENCES: &'static [ReferenceField<Self>] = &[ReferenceField {
         name: "from",
@@ -119,8 +172,9 @@ impl StageSpec for Pack {
         self.validation > 0.0 && self.validation < 1.0
     }
 
-    /// Reports a setting about padding or the tail for rows that have none.
-    fn check(&self, _stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
+    /// Reports a setting about padding, the tail or context for rows that have none.
+    fn check(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
+        self.check_context(stages, entry, faults);
         if self.wrap && self.padding == Padding::Counted {
             faults.push(
                 entry
@@ -161,6 +215,14 @@ impl Pack {
                     .hint("remove `tail`, or `grouping` to keep every token"),
             );
         }
+        if self.wrap && self.stride.is_some() {
+            faults.push(
+                entry
+                    .fault(Code::Context, "stride", "rows of the published grouping do not overlap")
+                    .expected("`stride` without `grouping`")
+                    .hint("remove `stride`, or `grouping` to score every token once"),
+            );
+        }
         if self.validation > 0.0 && self.validation < 1.0 {
             let message = "the published grouping shares out a whole corpus and splits none";
             faults.push(
@@ -169,6 +231,82 @@ impl Pack {
                     .expected("`validation` 0 or 1")
                     .hint("make the splits in sources: by the `split` of a corpus, or by `range`"),
             );
+        }
+    }
+}
+
+impl Pack {
+    /// Reports settings of rows with context that exclude each other.
+    fn check_context(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
+        let most = self.length.saturating_sub(2);
+        if let Some(stride) = self.stride {
+            if !self.wrap {
+                faults.push(
+                    entry
+                        .fault(Code::Context, "stride", "rows that are not wrapped do not overlap")
+                        .expected("`stride` only beside `\"wrap\": true`")
+                        .hint("remove `stride`, or set `wrap` to true to join the records and score every token"),
+                );
+            } else if stride > most {
+                let message = format!(
+                    "rows of {} have {most} tokens of text, but each begins {} after the one before: some would be in no row",
+                    self.length,
+                    counted(stride, "token")
+                );
+                faults.push(
+                    entry
+                        .fault(Code::Context, "stride", message)
+                        .expected(format!("from 1 to {most}"))
+                        .hint(format!(
+                            "set `\"stride\": {}`: every token then has at least half a row of context",
+                            (most / 2).max(1)
+                        )),
+                );
+            }
+            if self.wrap && entry.has("tail") {
+                faults.push(
+                    entry
+                        .fault(
+                            Code::NoEffect,
+                            "tail",
+                            "with `stride`, no tail is left: the last row ends with the text",
+                        )
+                        .hint("leave `tail` out"),
+                );
+            }
+        }
+        if self.scored == Scored::LastWord {
+            if self.wrap {
+                faults.push(
+                    entry
+                        .fault(
+                            Code::Context,
+                            "scored",
+                            "wrapped rows have no last word: their records are joined",
+                        )
+                        .expected("`\"scored\": \"last_word\"` only beside `\"wrap\": false`")
+                        .hint("set `wrap` to false for one record per row"),
+                );
+            } else if self.padding == Padding::Counted {
+                let message = "where last words alone are scored, padding is not";
+                faults.push(
+                    entry
+                        .fault(Code::Padding, "padding", message)
+                        .expected("`\"excluded\"`")
+                        .hint("leave `padding` out"),
+                );
+            }
+            if let Some(name) = stages.tokenizer_without_spaces(&self.from) {
+                let message = format!(
+                    "the tokenizer of {} drops white space, so that the last word of a record cannot be found",
+                    quoted(name)
+                );
+                faults.push(
+                    entry
+                        .fault(Code::Context, "scored", message)
+                        .expected("a tokenizer that keeps white space: byte-level, or `characters`"),
+                );
+            }
         }
     }
 }

@@ -64,10 +64,20 @@ pub struct Source {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub limit: Option<u64>,
+    /// Whether the words of each record are counted, as it is read and before `detokenize`: what lies between white space,
+    /// ends of lines left out. `evaluate` then gives the perplexity per word, as figures on Penn Treebank and WikiText have it.
+    /// Default: our choice; without the count there is no perplexity per word.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub count_words: bool,
     /// Seed of the draws of `sample`. Default: the pipeline's seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_off(flag: &bool) -> bool {
+    !*flag
 }
 
 /// Origin of a source's text.

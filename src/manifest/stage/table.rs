@@ -145,6 +145,12 @@ pub enum TableValue {
     BitsPerByte,
     /// Bits per byte of text as the tokenizer normalizes it.
     BitsPerByteNormalized,
+    /// The perplexity per word of the text before it is detokenized. Needs `count_words` in the source stage.
+    PerplexityPerWord,
+    /// The perplexity of the last word of a record. Needs `"scored": "last_word"` in the pack stage.
+    LastWordPerplexity,
+    /// Share of records whose last word is the model's greedy choice. Needs `"scored": "last_word"` in the pack stage.
+    LastWordAccuracy,
     /// The pseudo-perplexity of the estimator `pseudo`, which is not a bound.
     PseudoPerplexity,
     /// Standard error of the nats per token that goes with more draws a row.
@@ -165,16 +171,21 @@ pub enum TableValue {
     Rows,
     /// Tokens that were measured.
     Tokens,
+    /// Words that were measured. Needs `count_words` in the source stage.
+    Words,
 }
 
 impl TableValue {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::Perplexity,
         Self::NatsPerToken,
         Self::BitsPerToken,
         Self::BitsPerByte,
         Self::BitsPerByteNormalized,
+        Self::PerplexityPerWord,
+        Self::LastWordPerplexity,
+        Self::LastWordAccuracy,
         Self::PseudoPerplexity,
         Self::MonteCarloError,
         Self::Grammatical,
@@ -185,6 +196,7 @@ impl TableValue {
         Self::TrainedTokens,
         Self::Rows,
         Self::Tokens,
+        Self::Words,
     ];
 
     /// The metric of an evaluate, sample or train stage that it is, or is computed from.
@@ -195,6 +207,9 @@ impl TableValue {
             Self::NatsPerToken | Self::BitsPerToken => Metric::NatsPerToken,
             Self::BitsPerByte => Metric::BitsPerByte,
             Self::BitsPerByteNormalized => Metric::BitsPerByteNormalized,
+            Self::PerplexityPerWord => Metric::PerplexityPerWord,
+            Self::LastWordPerplexity => Metric::LastWordPerplexity,
+            Self::LastWordAccuracy => Metric::LastWordAccuracy,
             Self::PseudoPerplexity => Metric::PseudoPerplexity,
             Self::Grammatical => Metric::Grammatical,
             _ => return None,
@@ -210,6 +225,9 @@ impl TableValue {
             Self::BitsPerToken => "bits_per_token",
             Self::BitsPerByte => "bits_per_byte",
             Self::BitsPerByteNormalized => "bits_per_byte_normalized",
+            Self::PerplexityPerWord => "perplexity_per_word",
+            Self::LastWordPerplexity => "last_word_perplexity",
+            Self::LastWordAccuracy => "last_word_accuracy",
             Self::PseudoPerplexity => "pseudo_perplexity",
             Self::MonteCarloError => "monte_carlo_error",
             Self::Grammatical => "grammatical",
@@ -220,6 +238,7 @@ impl TableValue {
             Self::TrainedTokens => "trained_tokens",
             Self::Rows => "rows",
             Self::Tokens => "tokens",
+            Self::Words => "words",
         }
     }
 

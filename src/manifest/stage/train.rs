@@ -342,6 +342,21 @@ impl StageSpec for Train {
                     .related(rows.span("validation"), "every record goes to `validation`"),
             );
         }
+        if let (Some(pack), Some(rows)) = (stages.pack_of(&self.from), stages.entry(&self.from))
+            && let Some(field) = pack.context_field()
+        {
+            let message = format!(
+                "the rows of {} begin with tokens that are given and not scored: no model learns from them",
+                quoted(&self.from)
+            );
+            faults.push(
+                entry
+                    .fault(Code::Context, "from", message)
+                    .expected("a pack stage without `stride` and `scored`")
+                    .hint("pack the tokens twice: once to train on, and once to evaluate on")
+                    .related(rows.span(field), "rows with context"),
+            );
+        }
         if let Some(shape) = stages.shapes.find(&self.shape) {
             let fault = |length: u32| {
                 let same: Vec<_> = stages

@@ -18,8 +18,11 @@ pub fn sign(metric: Metric, signed: bool, quantity: Quantity, published: bool) -
 pub fn shown_spread(metric: Metric, Spread { mean, sd, .. }: Spread) -> String {
     let (scale, unit, decimals) = match metric {
         Metric::BitsPerByte | Metric::BitsPerByteNormalized | Metric::NatsPerToken => (1.0, "", 4),
-        Metric::Perplexity | Metric::PseudoPerplexity => (1.0, "", four_digits(mean)),
-        Metric::Grammatical => (100.0, "%", 1),
+        Metric::Perplexity
+        | Metric::PerplexityPerWord
+        | Metric::LastWordPerplexity
+        | Metric::PseudoPerplexity => (1.0, "", four_digits(mean)),
+        Metric::Grammatical | Metric::LastWordAccuracy => (100.0, "%", 1),
     };
     let mean = format!("{:.decimals$}", scale * mean);
     match sd {
@@ -32,11 +35,14 @@ pub fn shown_spread(metric: Metric, Spread { mean, sd, .. }: Spread) -> String {
 pub fn shown(metric: Metric, interval: Interval) -> String {
     match metric {
         Metric::BitsPerByte | Metric::BitsPerByteNormalized | Metric::NatsPerToken => interval.plus_minus(4),
-        Metric::Perplexity | Metric::PseudoPerplexity => {
+        Metric::Perplexity
+        | Metric::PerplexityPerWord
+        | Metric::LastWordPerplexity
+        | Metric::PseudoPerplexity => {
             let decimals = four_digits(interval.value);
             numbers::with_ends_in_cell(interval.value, interval.ends(), decimals, "")
         }
-        Metric::Grammatical => {
+        Metric::Grammatical | Metric::LastWordAccuracy => {
             let percent = interval.map(|share| 100.0 * share);
             numbers::with_ends_in_cell(percent.value, percent.ends(), 1, "%")
         }

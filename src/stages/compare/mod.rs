@@ -9,6 +9,8 @@
 //! is given the first token of each row) are not ranked with those per token, a bound that is given the lengths of the
 //! records is not ranked with a number that pays for them, and a pseudo-perplexity has a separate column.
 //!
+//! Results on different texts are not ranked with each other: each text has a table ([`by_text`]).
+//!
 //! Rows whose settings differ in seeds alone are replicates, whatever their stages are called ([`super::replicates`],
 //! [`group`]). The table of means over seeds comes first; single rows follow by setting, in that order, and within a
 //! setting in the order of the manifest, not by rank. The first setting is called best only if its distance from all
@@ -32,11 +34,12 @@ use super::{Context, Run, StageOutput};
 use crate::data::{Unit, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate::{Interval, Quantity};
-use crate::manifest::{BoundEnds, Compare, Compared, Estimator, Metric, Point, Seed};
+use crate::manifest::{BoundEnds, Compare, Compared, Estimator, Metric, Point, Scored, Seed};
 use crate::plural::counted;
 use crate::store::{Digest, ExternalFile};
 use crate::train::{METRICS, ValidationLine};
 
+mod by_text;
 mod columns;
 pub mod group;
 pub(super) mod metric;
@@ -46,16 +49,17 @@ mod remarks;
 mod table;
 pub mod verdict;
 
+pub use by_text::{ComparedText, by_text};
 pub use columns::{Column, fields};
 pub use paired::{Difference, Losses, shown as shown_differences};
 pub use remarks::remarks;
-pub use table::{TableHead, TextBlock, blocks, markdown_of, metrics_json};
+pub use table::{TableHead, TextBlock, blocks, markdown_of, metrics_json, title_of_text};
 pub use verdict::Verdict;
 
 pub use crate::manifest::METRICS_IN_ORDER;
 use group::{Group, groups};
 pub(super) use table::quoted_field;
-use table::{csv, markdown, table};
+use table::{csv, markdown, table, tables};
 
 /// File name of the table as JSON.
 pub const TABLE: &str = "compare.json";
@@ -110,6 +114,21 @@ pub struct Row {
     /// What of the bits per byte spells out text that the tokenizer lost.
     #[serde(default, skip_serializing_if = "crate::data::is_nought")]
     pub lost_bits_per_byte: f64,
+    /// Whether rows began with context, so that their BOS and EOS were not scored.
+    #[serde(default, skip_serializing_if = "crate::data::is_false")]
+    pub context: bool,
+    /// Rows of text that were evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// Tokens that were scored in them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Words of their text, where the source counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<u64>,
+    /// The text that was evaluated; nothing of other stages, or where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<ComparedText>,
     /// The number of its setting; nothing where no two rows have one setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setting: Option<usize>,
@@ -239,7 +258,8 @@ impl Run for Compare {
     /// `compare.md` are worded more plainly. Still 2: no rank across tokenizers, and no best of trainings with one seed each.
     /// Still 2: what was measured of models of other objectives, and no rank across what is given the lengths of records and
     /// what is not. Still 2: a column for each field in which swept objects differ. 3: differences from the first, row by
-    /// row of the text, which decide what differs clearly.
+    /// row of the text, which decide what differs clearly. Still 3: a table for each text, where there are several; how much
+    /// text each row is of.
     const VERSION: u32 = 3;
 
     /// Runs the stage.
@@ -267,17 +287,27 @@ impl Run for Compare {
             }
             rows.push(row);
         }
-        let found = Comparison::of(rows, self.sort);
-        write_json(&context.output.join(TABLE), &table(&found))?;
-        for (name, text) in [(TABLE_TEXT, markdown(&found)), (TABLE_CSV, csv(&found))] {
-            let path = context.output.join(name);
-            fs::write(&path, text).context(|| format!("write `{}`", path.display()))?;
-        }
+        let count = rows.len();
+        let texts = by_text(rows);
+        let several = texts.len() > 1;
+        let found: Vec<Comparison> = texts
+            .into_iter()
+            .map(|rows| {
+                // What last words are in order by, other results may not have.
+                let has = |by: &Metric| !several || rows.iter().any(|row| row.metric(*by).is_some());
+                let by = self.sort.filter(has);
+                Comparison::of(rows, by)
+            })
+            .collect();
+        write_tables(context.output, &found)?;
         let mut outcome = StageOutput::default();
-        outcome
-            .figures
-            .push(("rows".to_owned(), found.rows.len().to_string()));
-        outcome.figures.extend(figure(&found));
+        outcome.figures.push(("rows".to_owned(), count.to_string()));
+        if found.len() > 1 {
+            outcome
+                .figures
+                .push(("texts".to_owned(), found.len().to_string()));
+        }
+        outcome.figures.extend(found.iter().filter_map(figure));
         Ok(outcome)
     }
 
@@ -366,15 +396,28 @@ impl Comparison {
         }
     }
 
-    /// Opens what a compare stage has written.
+    /// Opens what a compare stage has written: a table for each text.
     ///
     /// # Errors
     /// A file that cannot be read or is not a table.
-    pub fn open(folder: &Path) -> Result<Self> {
+    pub fn open(folder: &Path) -> Result<Vec<Self>> {
         let path = folder.join(TABLE);
         let text = fs::read_to_string(&path).context(|| format!("read `{}`", path.display()))?;
         table::parse(&text).wrap(Kind::Environment, || format!("read `{}`", path.display()))
     }
+}
+
+/// Writes the tables of a compare stage.
+fn write_tables(folder: &Path, found: &[Comparison]) -> Result<()> {
+    match found {
+        [one] => write_json(&folder.join(TABLE), &table(one))?,
+        all => write_json(&folder.join(TABLE), &tables(all))?,
+    }
+    for (name, text) in [(TABLE_TEXT, markdown(found)), (TABLE_CSV, csv(found))] {
+        let path = folder.join(name);
+        fs::write(&path, text).context(|| format!("write `{}`", path.display()))?;
+    }
+    Ok(())
 }
 
 /// The key figure: what is best, where the uncertainty leaves one; what leads and is not clearly different from others, where it does
@@ -442,6 +485,11 @@ pub fn metrics(folder: &Path) -> Result<Row> {
             Estimator::Time | Estimator::Count | Estimator::Exact => super::losses::read(folder)?,
         };
         return Ok(Row {
+            context: found.stride.is_some() || found.scored != Scored::All,
+            rows: Some(found.rows),
+            tokens: Some(found.scored_tokens.unwrap_or(found.tokens)),
+            words: found.words,
+            text: ComparedText::of(&found, losses.as_ref()),
             losses: losses.map(|by_row| {
                 Arc::new(Losses {
                     by_row,
@@ -589,12 +637,17 @@ impl Ranking {
 type MetricValues<'a> = &'a dyn Fn(Metric) -> Option<f64>;
 
 /// Whether two results compare by a metric: those per token only where both count the same unit in tokens of one tokenizer,
-/// bounds on normalized text only where one tokenizer normalized it. One that turns every letter into `x` would win. What is
+/// bounds on normalized text only where one tokenizer normalized it, and those per token not where only one counts the BOS and EOS
+/// of rows. One that turns every letter into `x` would win. What is
 /// given the lengths of records does not compare with what has to predict them.
 fn compare(by: Metric, a: &Row, b: &Row) -> bool {
     let per_token = by.is_per_token();
-    let of_tokenizer = per_token || by == Metric::BitsPerByteNormalized;
-    (!per_token || (a.unit, a.scored) == (b.unit, b.scored))
+    // Words are the same for all tokenizers that keep them.
+    let keeps_text =
+        |row: &Row| row.lost_bits_per_byte == 0.0 && row.metric(Metric::BitsPerByteNormalized).is_none();
+    let of_words = by.is_per_word() && !(keeps_text(a) && keeps_text(b));
+    let of_tokenizer = per_token || of_words || by == Metric::BitsPerByteNormalized;
+    (!per_token || (a.unit, a.scored, a.context) == (b.unit, b.scored, b.context))
         && (!of_tokenizer || a.tokenizer == b.tokenizer)
         && (!by.is_of_text() || a.given_lengths == b.given_lengths)
 }
@@ -645,8 +698,12 @@ pub fn cell(value: &Value) -> String {
 
 /// The metrics of an evaluation. A pseudo-likelihood has a separate metric: it is not comparable with a bound.
 fn metrics_of(found: &Evaluation) -> Vec<Measured> {
+    let accuracy = found
+        .last_word
+        .map(|last| (Metric::LastWordAccuracy, last.accuracy));
     if found.estimator == Estimator::Pseudo {
-        return vec![(Metric::PseudoPerplexity, found.perplexity)];
+        let pseudo = (Metric::PseudoPerplexity, found.perplexity);
+        return [pseudo].into_iter().chain(accuracy).collect();
     }
     let bits = found
         .bits_per_byte
@@ -655,7 +712,18 @@ fn metrics_of(found: &Evaluation) -> Vec<Measured> {
         (Metric::Perplexity, found.perplexity),
         (Metric::NatsPerToken, found.nats_per_token),
     ];
-    bits.into_iter().chain(others).collect()
+    let per_word = found
+        .perplexity_per_word
+        .map(|perplexity| (Metric::PerplexityPerWord, perplexity));
+    let last = found
+        .last_word
+        .map(|last| (Metric::LastWordPerplexity, last.perplexity));
+    bits.into_iter()
+        .chain(others)
+        .chain(per_word)
+        .chain(last)
+        .chain(accuracy)
+        .collect()
 }
 
 #[cfg(test)]

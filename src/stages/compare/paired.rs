@@ -107,7 +107,8 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::table::{markdown, parse, table};
+    use super::super::table::table;
+    use super::super::tests::one::{markdown, parse};
     use super::super::{Comparison, tests::row};
     use super::*;
     use crate::manifest::{Seed, StageKind};

@@ -16,6 +16,10 @@ const NORMALIZED: &str = "bits_per_byte_normalized: the tokenizer changes the te
 const PSEUDO: &str = "pseudo_perplexity: each token is predicted from all others; it is neither a likelihood nor a bound \
      on one, and is not ranked with them";
 
+/// What a reader has to know of [`Metric::PerplexityPerWord`].
+const PER_WORD: &str = "perplexity_per_word: words are what lies between white space before the text was detokenized, ends of \
+     lines left out";
+
 /// Rows with lost text that are named at most.
 const LOST_NAMED: usize = 3;
 
@@ -50,7 +54,11 @@ pub fn remarks(rows: &[&Row]) -> Vec<String> {
         }
         remarks.push(remark);
     }
+    remarks.extend(ends(rows));
     remarks.extend(lengths(rows));
+    if measured(rows).contains(&Metric::PerplexityPerWord) {
+        remarks.push(PER_WORD.to_owned());
+    }
     remarks.extend(lost(rows));
     if measured(rows).contains(&Metric::PseudoPerplexity) {
         remarks.push(PSEUDO.to_owned());
@@ -140,6 +148,21 @@ fn units(rows: &[&Row]) -> Option<String> {
         }
     }
     Some(remark)
+}
+
+/// Says that numbers per token are not ranked where only some rows begin with context, and so leave BOS and EOS out.
+fn ends(rows: &[&Row]) -> Option<String> {
+    let of: Vec<&&Row> = rows.iter().filter(|row| row.unit.is_some()).collect();
+    let context = of.iter().filter(|row| row.context).count();
+    (context > 0 && context < of.len()).then(|| {
+        format!(
+            "{}: not ranked, because the BOS and EOS of rows count in {} of {} and not where rows begin with context; compare \
+             them by bits_per_byte",
+            names(rows, Metric::is_per_token),
+            of.len() - context,
+            counted(of.len(), "row"),
+        )
+    })
 }
 
 /// Says which metrics are not ranked because some rows were given the lengths of the records, and what to do.

@@ -121,20 +121,40 @@ struct Read {
     rows: Vec<Row>,
 }
 
-/// Reads `compare.json`.
-pub(super) fn parse(text: &str) -> serde_json::Result<Comparison> {
-    let Read {
-        sorted_by,
-        differences,
-        rows,
-    } = serde_json::from_str(text)?;
-    Ok(Comparison::read(rows, sorted_by, differences))
+/// `compare.json` of several texts as it is read.
+#[derive(Deserialize)]
+struct ReadTables {
+    texts: Vec<Read>,
+}
+
+/// Reads `compare.json`: a table for each text.
+pub(super) fn parse(text: &str) -> serde_json::Result<Vec<Comparison>> {
+    let value: Value = serde_json::from_str(text)?;
+    let tables = if value.get("texts").is_some() {
+        serde_json::from_value::<ReadTables>(value)?.texts
+    } else {
+        vec![serde_json::from_value(value)?]
+    };
+    let of = |read: Read| Comparison::read(read.rows, read.sorted_by, read.differences);
+    Ok(tables.into_iter().map(of).collect())
 }
 
 pub(super) fn table(found: &Comparison) -> ComparisonFile<'_> {
     ComparisonFile {
         head: found.head(),
         rows: &found.rows,
+    }
+}
+
+/// `compare.json` of several texts.
+#[derive(Serialize)]
+pub(super) struct Tables<'a> {
+    texts: Vec<Table<'a>>,
+}
+
+pub(super) fn tables(found: &[Comparison]) -> Tables<'_> {
+    Tables {
+        texts: found.iter().map(table).collect(),
     }
 }
 
@@ -158,9 +178,26 @@ pub enum TextBlock {
     Table(Vec<Vec<String>>),
 }
 
-/// The table in words: means over seeds where there are some, then the rows, each with its remarks.
+/// The tables in words, one for each text.
 #[must_use]
-pub fn blocks(found: &Comparison) -> Vec<TextBlock> {
+pub fn blocks(found: &[Comparison]) -> Vec<TextBlock> {
+    let several = found.len() > 1;
+    let of = |one: &Comparison| blocks_of(one, several.then(|| title_of_text(&one.rows)));
+    found.iter().flat_map(of).collect()
+}
+
+/// What the table of a text is called beside those of others.
+#[must_use]
+pub fn title_of_text<T: AsRef<Row>>(rows: &[T]) -> String {
+    let text = rows.iter().find_map(|row| row.as_ref().text);
+    text.map_or_else(
+        || "Not measured on a text that is known.".to_owned(),
+        |text| format!("On one text: {text}."),
+    )
+}
+
+/// The table in words: means over seeds where there are some, then the rows, each with its remarks.
+fn blocks_of(found: &Comparison, text: Option<String>) -> Vec<TextBlock> {
     let Comparison {
         rows,
         by,
@@ -189,6 +226,7 @@ pub fn blocks(found: &Comparison) -> Vec<TextBlock> {
         .as_ref()
         .map(|verdict| TextBlock::Paragraph(capital(&verdict.sentence()) + "."));
     let mut blocks = vec![TextBlock::Heading(counted(rows.len(), "result"))];
+    blocks.extend(text.map(TextBlock::Paragraph));
     let order = match (by, groups) {
         (Some(by), None) => Some(capital(&by.lead()) + " first."),
         (by, Some(groups)) => {
@@ -261,8 +299,8 @@ fn capital(sentence: &str) -> String {
     first.chain(letters).collect()
 }
 
-/// The table as Markdown.
-pub(super) fn markdown(found: &Comparison) -> String {
+/// The tables as Markdown.
+pub(super) fn markdown(found: &[Comparison]) -> String {
     markdown_of(&blocks(found))
 }
 
@@ -293,37 +331,58 @@ fn escaped(text: impl AsRef<str>) -> String {
 }
 
 /// The table as CSV (RFC 4180): numbers in full, the ends of intervals in separate columns; where there are groups, each
-/// row ends with the numbers of its group.
-pub(super) fn csv(found: &Comparison) -> String {
-    let rows = &found.rows;
-    let groups = found.groups.as_deref();
-    let all: Vec<&Row> = rows.iter().collect();
+/// row ends with the numbers of its group. Of several texts, rows begin with the number of theirs.
+pub(super) fn csv(found: &[Comparison]) -> String {
+    // The rows of all texts, each with its text's number and its group.
+    let rows: Vec<(usize, &Row, Option<&Group>)> = found
+        .iter()
+        .enumerate()
+        .flat_map(|(text, found)| {
+            let group = |index| {
+                let groups = found.groups.as_deref()?;
+                groups.iter().find(|group| group.rows.contains(&index))
+            };
+            let rows = found.rows.iter().enumerate();
+            rows.map(move |(index, row)| (text, row, group(index)))
+        })
+        .collect();
+    let grouped = found.iter().any(|found| found.groups.is_some());
+    let all: Vec<&Row> = rows.iter().map(|(_, row, _)| *row).collect();
     let (differ, same) = fields(&all);
     let metrics = measured(&all);
-    let named = rows.iter().any(|row| row.name.is_some());
+    let named = all.iter().any(|row| row.name.is_some());
     let columns: Vec<Column> = differ.into_iter().chain(same).collect();
-    let mut heading: Vec<String> = named.then(|| "stage".to_owned()).into_iter().collect();
+    let text = (found.len() > 1).then_some("text");
+    let mut heading: Vec<String> = text.map(str::to_owned).into_iter().collect();
+    heading.extend(named.then(|| "stage".to_owned()));
     heading.extend(columns.iter().map(|column| column.label.clone()));
     for metric in &metrics {
         let name = metric.name();
         heading.extend([name.to_owned(), format!("{name}_low"), format!("{name}_high")]);
     }
-    for metric in metrics.iter().filter(|_| groups.is_some()) {
+    for metric in metrics.iter().filter(|_| grouped) {
         let name = metric.name();
         heading.extend(["mean", "sd", "seeds"].map(|what| format!("{name}_{what}")));
     }
-    let units = rows.iter().any(|row| row.unit.is_some());
+    let units = all.iter().any(|row| row.unit.is_some());
     heading.extend(units.then(|| "unit".to_owned()));
-    let quantities = rows.iter().any(|row| !row.quantity.is_bound());
+    let quantities = all.iter().any(|row| !row.quantity.is_bound());
     heading.extend(quantities.then(|| "quantity".to_owned()));
-    let lengths = rows.iter().any(|row| row.given_lengths != rows[0].given_lengths);
+    let lengths = all.iter().any(|row| row.given_lengths != all[0].given_lengths);
     heading.extend(lengths.then(|| "given_lengths".to_owned()));
-    let mut lines = vec![heading];
-    for (index, row) in rows.iter().enumerate() {
-        let mut line: Vec<String> = named
-            .then(|| row.name.clone().unwrap_or_default())
+    let sizes = all.iter().any(|row| row.rows.is_some());
+    let words = all.iter().any(|row| row.words.is_some());
+    heading.extend(
+        ["rows", "tokens"]
             .into_iter()
-            .collect();
+            .filter(|_| sizes)
+            .map(str::to_owned),
+    );
+    heading.extend(words.then(|| "words".to_owned()));
+    let mut lines = vec![heading];
+    for (number, row, group) in rows {
+        let mut line: Vec<String> = text.map(|_| (number + 1).to_string()).into_iter().collect();
+        line.extend(named.then(|| row.name.clone().unwrap_or_default()));
         line.extend(columns.iter().map(|column| column.cell(&row.point)));
         for metric in &metrics {
             let found = row.metric(*metric);
@@ -334,8 +393,7 @@ pub(super) fn csv(found: &Comparison) -> String {
                 number(found.and_then(|found| found.high)),
             ]);
         }
-        if let Some(groups) = groups {
-            let group = groups.iter().find(|group| group.rows.contains(&index));
+        if grouped {
             for metric in &metrics {
                 let found = group.and_then(|group| group.metric(*metric));
                 line.extend([
@@ -363,6 +421,9 @@ pub(super) fn csv(found: &Comparison) -> String {
             }
         };
         line.extend(lengths.then(given));
+        let size = |size: Option<u64>| size.map_or_else(String::new, |size| size.to_string());
+        line.extend([row.rows, row.tokens].into_iter().filter(|_| sizes).map(size));
+        line.extend(words.then(|| size(row.words)));
         lines.push(line);
     }
     lines

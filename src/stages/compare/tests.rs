@@ -5,6 +5,25 @@ use crate::manifest::StageKind;
 
 mod objectives;
 
+/// The files of one table.
+pub(super) mod one {
+    use super::*;
+
+    pub fn markdown(found: &Comparison) -> String {
+        table::markdown(std::slice::from_ref(found))
+    }
+
+    pub fn csv(found: &Comparison) -> String {
+        table::csv(std::slice::from_ref(found))
+    }
+
+    pub fn parse(text: &str) -> serde_json::Result<Comparison> {
+        Ok(table::parse(text)?.remove(0))
+    }
+}
+
+use one::{csv, markdown, parse};
+
 pub(super) fn row(name: Option<&str>, point: &Value, bits: Option<(f64, f64)>) -> Row {
     Row {
         name: name.map(str::to_owned),
@@ -121,7 +140,7 @@ fn seeds_have_a_mean_and_no_rank() {
     );
     let text = serde_json::to_value(table(&found)).unwrap();
     // What is read is what was written.
-    assert_eq!(table::parse(&text.to_string()).unwrap(), found);
+    assert_eq!(parse(&text.to_string()).unwrap(), found);
     assert_eq!(text["verdict"]["best"], Value::Null);
     assert_eq!(text["verdict"]["not_apart"], json!([1]));
     assert_eq!(text["groups"][0]["point"], json!({ "rate": 2 }));
@@ -261,7 +280,7 @@ fn tokenizers_that_differ_are_ranked_by_bits_per_byte_alone() {
                 "{text}"
             );
             let json = serde_json::to_string(&table(&found)).unwrap();
-            assert_eq!(table::parse(&json).unwrap(), found);
+            assert_eq!(parse(&json).unwrap(), found);
         }
         // One tokenizer ranks.
         let mut rows = of_tokenizers(by);
@@ -318,4 +337,93 @@ fn grammatical_records_are_ranked_highest_first() {
         metric::shown(Metric::Grammatical, share(0.5).metrics[0].1),
         "50.0%"
     );
+}
+
+/// Results on two texts are in two tables, each with its own order and its own best.
+#[test]
+fn texts_are_not_ranked_with_each_other() {
+    let of = |name: &str, bytes: u64, bits: f64| Row {
+        rows: Some(20),
+        tokens: Some(640),
+        words: (bytes == 300).then_some(90),
+        text: Some(ComparedText {
+            split: Some([10, bytes]),
+            last_words: false,
+            rows: None,
+        }),
+        ..row(Some(name), &json!({}), Some((bits, 0.125)))
+    };
+    let rows = vec![
+        of("hard b", 200, 4.0),
+        of("easy b", 300, 2.0),
+        of("hard a", 200, 3.0),
+        of("easy a", 300, 1.0),
+    ];
+    let found: Vec<Comparison> = by_text(rows)
+        .into_iter()
+        .map(|rows| Comparison::of(rows, None))
+        .collect();
+    insta::assert_snapshot!(table::markdown(&found), @r"
+    # 2 results
+
+    On one text: 10 records, 200 bytes.
+
+    Lowest bits_per_byte first.
+
+    | stage | bits_per_byte |
+    |---|---|
+    | hard a | 3.0000 ± 0.1250 |
+    | hard b | 4.0000 ± 0.1250 |
+
+    Best by bits_per_byte: hard a, clearly different from all others; results differ clearly where their 95% intervals do not overlap.
+
+    Intervals are at 95%, each for its result only: they cover the choice of rows and noise in the measurement (the seed of evaluate or sample), not another seed of training.
+
+    # 2 results
+
+    On one text: 10 records, 300 bytes.
+
+    Lowest bits_per_byte first.
+
+    | stage | bits_per_byte |
+    |---|---|
+    | easy a | 1.0000 ± 0.1250 |
+    | easy b | 2.0000 ± 0.1250 |
+
+    Best by bits_per_byte: easy a, clearly different from all others; results differ clearly where their 95% intervals do not overlap.
+
+    Intervals are at 95%, each for its result only: they cover the choice of rows and noise in the measurement (the seed of evaluate or sample), not another seed of training.
+    ");
+    insta::assert_snapshot!(table::csv(&found).replace('\r', ""), @r"
+    text,stage,bits_per_byte,bits_per_byte_low,bits_per_byte_high,rows,tokens,words
+    1,hard a,3,2.875,3.125,20,640,
+    1,hard b,4,3.875,4.125,20,640,
+    2,easy a,1,0.875,1.125,20,640,90
+    2,easy b,2,1.875,2.125,20,640,90
+    ");
+    let folder = tempfile::tempdir().unwrap();
+    write_tables(folder.path(), &found).unwrap();
+    assert_eq!(Comparison::open(folder.path()).unwrap(), found);
+    let json: Value = serde_json::from_str(&fs::read_to_string(folder.path().join(TABLE)).unwrap()).unwrap();
+    assert_eq!(json["texts"][1]["verdict"]["best"], 0);
+    assert_eq!(json["texts"][1]["rows"][0]["words"], 90);
+    // One text has the file that it had.
+    write_tables(folder.path(), &found[..1]).unwrap();
+    let json: Value = serde_json::from_str(&fs::read_to_string(folder.path().join(TABLE)).unwrap()).unwrap();
+    assert_eq!(json["rows"][0]["name"], "hard a");
+    assert_eq!(Comparison::open(folder.path()).unwrap(), found[..1]);
+}
+
+#[test]
+fn words_compare_between_tokenizers_that_keep_the_text() {
+    for by in [Metric::PerplexityPerWord, Metric::LastWordPerplexity] {
+        let found = Comparison::of(of_tokenizers(by), None);
+        assert_eq!(found.by, Some(by));
+        let mut rows = of_tokenizers(by);
+        rows[1].lost_bits_per_byte = 0.25;
+        assert_eq!(Comparison::of(rows, None).by, None);
+    }
+    let rows = of_tokenizers(Metric::LastWordAccuracy);
+    let found = Comparison::of(rows, Some(Metric::LastWordAccuracy));
+    assert_eq!(found.rows[0].name.as_deref(), Some("plain"), "more is better");
 }

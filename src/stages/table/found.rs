@@ -62,6 +62,7 @@ impl FoundResult {
                 rows: evaluation.rows,
                 rows_of_split: evaluation.rows_of_split,
                 tokens: evaluation.tokens,
+                words: evaluation.words,
             });
             found.monte_carlo_error = evaluation.monte_carlo_error;
         }
@@ -100,10 +101,14 @@ impl FoundResult {
             TableValue::TrainedTokens => Some(exact(self.facts?.trained_tokens? as f64)),
             TableValue::Rows => Some(exact(self.text?.rows as f64)),
             TableValue::Tokens => Some(exact(self.text?.tokens as f64)),
+            TableValue::Words => Some(exact(self.text?.words? as f64)),
             TableValue::Perplexity
             | TableValue::NatsPerToken
             | TableValue::BitsPerByte
             | TableValue::BitsPerByteNormalized
+            | TableValue::PerplexityPerWord
+            | TableValue::LastWordPerplexity
+            | TableValue::LastWordAccuracy
             | TableValue::PseudoPerplexity
             | TableValue::Grammatical => self.row.metric(show.metric()?),
         }

@@ -98,6 +98,9 @@ pub struct MeasuredText {
     pub rows_of_split: u64,
     /// Valid tokens.
     pub tokens: u64,
+    /// Words, where the source counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<u64>,
 }
 
 /// A row with its cells.

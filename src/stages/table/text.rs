@@ -1,5 +1,7 @@
 //! The table for people: cells as they are read, a pivot of rows and columns or one line a cell, and footnotes.
 
+use std::fmt::Write as _;
+
 use super::cell::{Agreement, Cell, CellValue, PublishedCell};
 use super::order::{OrderFinding, OrderedPair};
 use super::{ColumnHead, RowOfCells, TableResult};
@@ -41,6 +43,9 @@ pub(super) fn unit(show: TableValue) -> &'static str {
         TableValue::BitsPerToken => "bits per token",
         TableValue::BitsPerByte => "bits per byte",
         TableValue::BitsPerByteNormalized => "bits per byte of normalized text",
+        TableValue::PerplexityPerWord => "perplexity per word",
+        TableValue::LastWordPerplexity => "perplexity of the last word",
+        TableValue::LastWordAccuracy => "accuracy of the last word",
         TableValue::PseudoPerplexity => "pseudo-perplexity per token",
         TableValue::MonteCarloError => "Monte Carlo error in nats per token",
         TableValue::Grammatical => "grammatical records",
@@ -51,6 +56,7 @@ pub(super) fn unit(show: TableValue) -> &'static str {
         TableValue::TrainedTokens => "trained tokens",
         TableValue::Rows => "rows",
         TableValue::Tokens => "tokens",
+        TableValue::Words => "words",
     }
 }
 
@@ -158,7 +164,7 @@ pub(super) fn value_text(value: &CellValue, show: TableValue) -> String {
         (TableValue::MonteCarloError, _) => decimals(5),
         (TableValue::UnigramEntropy, _) => decimals(3),
         (TableValue::NetworkCalls, _) => decimals(1),
-        (TableValue::Rows | TableValue::Tokens, _) => numbers::count(value.value as u64),
+        (TableValue::Rows | TableValue::Tokens | TableValue::Words, _) => numbers::count(value.value as u64),
         _ => abbreviated(value.value),
     };
     format!("{sign}{text}")
@@ -181,8 +187,8 @@ pub(super) fn figure_text(figure: &PublishedCell, show: TableValue) -> String {
     let sign = if figure.at_most { "≤ " } else { "" };
     let text = match show {
         TableValue::Parameters | TableValue::TrainedTokens => abbreviated(figure.value),
-        TableValue::Rows | TableValue::Tokens => numbers::count(figure.value as u64),
-        TableValue::Grammatical => format!("{}%", 100.0 * figure.value),
+        TableValue::Rows | TableValue::Tokens | TableValue::Words => numbers::count(figure.value as u64),
+        TableValue::Grammatical | TableValue::LastWordAccuracy => format!("{}%", 100.0 * figure.value),
         // A zero at the end that JSON leaves out.
         _ if figure.value < 1000.0 => {
             let decimals = figure
@@ -345,11 +351,14 @@ fn measured(found: &TableResult) -> Option<String> {
         } else {
             String::new()
         };
-        let words = format!(
+        let mut words = format!(
             "{}{of} rows, {} tokens",
             numbers::count(text.rows),
             numbers::count(text.tokens)
         );
+        if let Some(count) = text.words {
+            let _ = write!(words, ", {} words", numbers::count(count));
+        }
         match texts.iter_mut().find(|(other, _)| *other == words) {
             Some((_, columns)) => columns.push(&column.name),
             None => texts.push((words, vec![&column.name])),

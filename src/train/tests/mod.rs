@@ -32,8 +32,8 @@ fn rows() -> Rows {
         mask: LETTERS,
     };
     let tokens = (0..30_u32).flat_map(|row| vec![row % LETTERS; LENGTH]).collect();
-    let valid: Vec<usize> = (0..30).map(|row| LENGTH - row % 3).collect();
-    Rows::from_memory(LETTERS + 1, special, LENGTH, tokens, Some(&valid)).unwrap()
+    let scored: Vec<_> = (0..30).map(|row| 0..LENGTH - row % 3).collect();
+    Rows::from_memory(LETTERS + 1, special, LENGTH, tokens, Some(&scored)).unwrap()
 }
 
 fn objective(mask: u32) -> Mdlm {
@@ -537,7 +537,8 @@ fn chained(shape: &Shape, valid: Option<&[usize]>) -> Rows {
     let tokens = (0..64)
         .flat_map(|row| std::iter::successors(Some(row), |x| Some((3 * x + 1) % LETTERS)).take(shape.length))
         .collect();
-    Rows::from_memory(mask + 1, special, shape.length, tokens, valid).unwrap()
+    let scored: Option<Vec<_>> = valid.map(|valid| valid.iter().map(|&valid| 0..valid).collect());
+    Rows::from_memory(mask + 1, special, shape.length, tokens, scored.as_deref()).unwrap()
 }
 
 /// The loss of 200 steps, fused in f32 against composite in f64.

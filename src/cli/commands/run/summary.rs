@@ -174,9 +174,10 @@ pub(super) fn table(
     }
     // The tables of a manifest say what its sweeps are compared by.
     if tables.is_empty() {
-        for table in comparison::of_run(&project.loaded, plan, summary) {
+        let compared = comparison::of_run(&project.loaded, plan, summary);
+        for table in comparison::texts(&compared, terminal.colors_talk()) {
             text.push('\n');
-            text.push_str(&comparison::text(&table, terminal.colors_talk()));
+            text.push_str(&table);
         }
     }
     if !options.overrides.is_empty() {

@@ -276,6 +276,10 @@ fn explained(code: Code) -> (&'static str, &'static str) {
             "A setting for padding or tails conflicts with how the rows are packed.",
             "Remove the setting, or change `wrap` of the pack stage.",
         ),
+        Code::Context => (
+            "Rows that begin with context are packed or used in a way that excludes it.",
+            "Use `stride` for wrapped rows and `\"scored\": \"last_word\"` for others, and only for evaluation.",
+        ),
         Code::Tokenizer => (
             "The rows come from another tokenizer than the model's.",
             "Tokenize them with the model's tokenizer: `{ \"kind\": \"from\", … }`.",

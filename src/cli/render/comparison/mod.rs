@@ -5,5 +5,5 @@ mod rows;
 mod text;
 
 pub use report::report;
-pub use rows::{all_settings, by_kind, distinguish, of_run, planned};
-pub use text::text;
+pub use rows::{all_settings, by_kind, distinguish, of_run, planned, sort_of};
+pub use text::texts;

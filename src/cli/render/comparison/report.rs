@@ -9,7 +9,7 @@ use super::rows::ShownComparison;
 use mdlm::data::Unit;
 use mdlm::evaluate::Quantity;
 use mdlm::manifest::Point;
-use mdlm::stages::compare::{TableHead, metrics_json};
+use mdlm::stages::compare::{ComparedText, TableHead, metrics_json};
 use mdlm::store::Digest;
 
 /// What `--json` prints, for every kind of stage.
@@ -54,6 +54,19 @@ struct RowReport<'a> {
     /// The tokenizer of the text.
     #[serde(skip_serializing_if = "Option::is_none")]
     tokenizer: Option<Digest>,
+    /// Whether rows began with context, so that their BOS and EOS were not scored.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    context: bool,
+    /// Rows of text that were evaluated, the tokens that were scored in them, and their words where they are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<u64>,
+    /// The text that was evaluated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<ComparedText>,
     /// What of the bits per byte spells out text that the tokenizer lost.
     #[serde(skip_serializing_if = "mdlm::data::is_nought")]
     lost_bits_per_byte: f64,
@@ -88,6 +101,11 @@ pub fn report(table: &ShownComparison) -> TableReport<'_> {
                 published: shown.row.published,
                 model: shown.row.model,
                 tokenizer: shown.row.tokenizer,
+                context: shown.row.context,
+                rows: shown.row.rows,
+                tokens: shown.row.tokens,
+                words: shown.row.words,
+                text: shown.row.text,
                 lost_bits_per_byte: shown.row.lost_bits_per_byte,
                 seconds: shown.seconds,
                 resumed_from: shown.resumed_from,

@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::cli::render::words::{self, joined};
 use mdlm::error::{Error, Result};
 use mdlm::executor::Summary;
-use mdlm::manifest::{COMPARABLE, Loaded, Metric, Point, StageKind};
+use mdlm::manifest::{COMPARABLE, Compare, Compared, Loaded, Metric, Point, Stage, StageKind};
 use mdlm::plan::{Decision, Plan};
-use mdlm::stages::compare::{Comparison, Row, metrics};
+use mdlm::stages::compare::{Comparison, Row, by_text, metrics};
 use mdlm::stages::key;
 use mdlm::stages::replicates::{Setting, is_seed, replicates};
 use mdlm::store::{Digest, Store};
@@ -241,7 +241,8 @@ fn short<'a>(label: &'a str, all: &[String]) -> &'a str {
     short
 }
 
-/// A table for each kind of stage, in order: stages of one kind measure the same.
+/// A table for each kind of stage and each text, in order: stages of one kind measure the same, and results on different texts are
+/// not ranked with each other.
 #[must_use]
 pub fn by_kind(rows: Vec<Shown>, sort: Option<Metric>) -> Vec<ShownComparison> {
     let mut tables: Vec<Vec<Shown>> = Vec::new();
@@ -253,8 +254,7 @@ pub fn by_kind(rows: Vec<Shown>, sort: Option<Metric>) -> Vec<ShownComparison> {
     }
     tables
         .into_iter()
-        .map(|mut rows| {
-            let by = sort.filter(|by| rows.iter().any(|row| row.row.metric(*by).is_some()));
+        .flat_map(|mut rows| {
             let settings: Vec<_> = rows
                 .iter()
                 .map(|shown| (&shown.row.point, &shown.setting))
@@ -263,9 +263,35 @@ pub fn by_kind(rows: Vec<Shown>, sort: Option<Metric>) -> Vec<ShownComparison> {
             for (shown, replicate) in rows.iter_mut().zip(found) {
                 shown.row.place(replicate.setting, replicate.seeds);
             }
-            ShownComparison::of(rows, by)
+            by_text(rows).into_iter().map(move |rows| {
+                let by = sort.filter(|by| rows.iter().any(|row| row.row.metric(*by).is_some()));
+                ShownComparison::of(rows, by)
+            })
         })
         .collect()
+}
+
+/// The metric by which the manifest's compare stages order the table of some instances: those that are named, else all that
+/// have one of the instances. Nothing where there is none, or they differ.
+#[must_use]
+pub fn sort_of(loaded: &Loaded, instances: &[&str], named: &[&String]) -> Option<Metric> {
+    let stages = loaded
+        .manifest
+        .stages
+        .iter()
+        .filter_map(|(name, stage)| match stage {
+            Stage::Compare(compare) => Some((name, compare)),
+            _ => None,
+        });
+    let collects = |of: &[Compared]| of.iter().any(|row| instances.contains(&row.stage.as_str()));
+    let stages: Vec<(&String, &Compare)> = stages.filter(|(_, compare)| collects(&compare.of)).collect();
+    let any_named = stages.iter().any(|(name, _)| named.contains(name));
+    let chosen = stages
+        .into_iter()
+        .filter(|(name, _)| !any_named || named.contains(name));
+    let mut sorts = chosen.map(|(_, compare)| compare.sort);
+    let first = sorts.next()?;
+    first.filter(|_| sorts.all(|other| other == first))
 }
 
 /// The instances of a run's sweeps: those that judge models, else those that train them.
@@ -318,7 +344,9 @@ pub fn of_run(loaded: &Loaded, plan: &Plan, summary: &Summary) -> Vec<ShownCompa
             COMPARABLE.contains(&row.kind) && !judges(row)
         }
     });
-    let mut tables = by_kind(rows, None);
+    let compared: Vec<&str> = rows.iter().map(|row| row.stage.as_str()).collect();
+    let sort = sort_of(loaded, &compared, &[]);
+    let mut tables = by_kind(rows, sort);
     tables.retain(|table| table.by.is_some());
     tables
 }

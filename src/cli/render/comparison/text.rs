@@ -12,7 +12,9 @@ use mdlm::manifest::{Metric, Point};
 use mdlm::numbers::took;
 use mdlm::plural::counted;
 use mdlm::stages::compare::group::{self, Group};
-use mdlm::stages::compare::{Column, Row, Verdict, are_signed, fields, measured, remarks, shown_differences};
+use mdlm::stages::compare::{
+    Column, Row, Verdict, are_signed, fields, measured, remarks, shown_differences, title_of_text,
+};
 
 /// Fields that are shown at most.
 const FIELDS: usize = 8;
@@ -21,8 +23,19 @@ const LEFT_OUT: usize = 8;
 /// Columns of a value that are shown.
 const SHOWN: usize = 24;
 
+/// Tables as text, each with its own text's size where several of a kind are on different texts.
+pub fn texts(tables: &[ShownComparison], color: bool) -> Vec<String> {
+    let kind = |table: &ShownComparison| table.rows.first().map(|row| row.kind);
+    let of = |table: &ShownComparison| {
+        let several = tables.iter().filter(|other| kind(other) == kind(table)).count() > 1;
+        let title = several.then(|| paragraph(&title_of_text(&table.rows)) + "\n");
+        title.unwrap_or_default() + &text(table, color)
+    };
+    tables.iter().map(of).collect()
+}
+
 /// A table as text: what does not fit into a terminal's width is left out, and said to be.
-pub fn text(table: &ShownComparison, color: bool) -> String {
+fn text(table: &ShownComparison, color: bool) -> String {
     let ShownComparison {
         by,
         verdict,

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::{StageEntry, Stages};
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
 use crate::manifest::stage::{Pack, Source, SourceInput, Stage, Tokenize, Tokenizer};
+use crate::manifest::vocabularies::{Family, Published};
 use crate::shape::Shape;
 
 /// A pack stage and the tokenizer of its rows.
@@ -77,6 +78,18 @@ impl Stages<'_> {
                 _ => return Some(TokenizerOrigin { tokens, tokenize }),
             }
         }
+    }
+
+    /// The stage of the tokenizer of some tokens, where it is known to drop white space.
+    pub fn tokenizer_without_spaces<'s>(&'s self, tokens: &'s str) -> Option<&'s str> {
+        let origin = self.tokenizer_of(tokens)?;
+        let drops = match &origin.tokenize.tokenizer {
+            Tokenizer::Bert(_) | Tokenizer::TrainWordpiece(_) => true,
+            Tokenizer::Published(config) => Published::find(&config.name)
+                .is_some_and(|published| matches!(published.family, Family::Bert { .. })),
+            _ => false,
+        };
+        drops.then_some(origin.tokens)
     }
 
     /// The fault of a stage that uses rows of another length than its network's. `fault` makes it from the rows' length; its

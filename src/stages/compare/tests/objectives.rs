@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::*;
-use super::seeded;
+use super::{csv, markdown, parse, seeded};
 use crate::data::SpecialIds;
 use crate::manifest::{self, ArObjective, MlmObjective, Split, Weights};
 use crate::precision::Precision;
@@ -46,6 +46,13 @@ fn evaluation(objective: &str, estimator: Estimator, [bits, nats, perplexity]: [
         lost_bits_per_byte: 0.0,
         normalized: false,
         entropy_bits_per_byte: None,
+        stride: None,
+        scored: manifest::Scored::All,
+        words: None,
+        words_in_proportion: false,
+        perplexity_per_word: None,
+        last_word: None,
+        text: None,
         padding_excluded: false,
     }
 }
@@ -118,10 +125,10 @@ fn bits_per_byte_rank_all_objectives() {
     Note: pseudo_perplexity: each token is predicted from all others; it is neither a likelihood nor a bound on one, and is not ranked with them.
     ");
     insta::assert_snapshot!(csv(&Comparison::of(all()[..3].to_vec(), None)).replace('\r', ""), @"
-    stage,objective,bits_per_byte,bits_per_byte_low,bits_per_byte_high,perplexity,perplexity_low,perplexity_high,nats_per_token,nats_per_token_low,nats_per_token_high,pseudo_perplexity,pseudo_perplexity_low,pseudo_perplexity_high,unit,quantity
-    masked,mdlm,1,0.9375,1.0625,3,2.9375,3.0625,1.125,1.0625,1.1875,,,,per token of text,bound
-    bert,mlm,2,1.9375,2.0625,7.5,7.4375,7.5625,2,1.9375,2.0625,,,,per token of text,bound
-    alone,mlm,,,,,,,,,,2,1.9375,2.0625,per token of text,pseudo
+    stage,objective,bits_per_byte,bits_per_byte_low,bits_per_byte_high,perplexity,perplexity_low,perplexity_high,nats_per_token,nats_per_token_low,nats_per_token_high,pseudo_perplexity,pseudo_perplexity_low,pseudo_perplexity_high,unit,quantity,rows,tokens
+    masked,mdlm,1,0.9375,1.0625,3,2.9375,3.0625,1.125,1.0625,1.1875,,,,per token of text,bound,20,640
+    bert,mlm,2,1.9375,2.0625,7.5,7.4375,7.5625,2,1.9375,2.0625,,,,per token of text,bound,20,640
+    alone,mlm,,,,,,,,,,2,1.9375,2.0625,per token of text,pseudo,20,640
     ");
 }
 
@@ -129,7 +136,7 @@ fn bits_per_byte_rank_all_objectives() {
 fn files_of_several_objectives_are_read_as_they_were_written() {
     let found = Comparison::of(all(), None);
     let json = serde_json::to_value(table(&found)).unwrap();
-    assert_eq!(table::parse(&json.to_string()).unwrap(), found);
+    assert_eq!(parse(&json.to_string()).unwrap(), found);
     let ends = |value: f64| json!({ "value": value, "low": value - 0.0625, "high": value + 0.0625 });
     assert_eq!(
         json["rows"][0],
@@ -141,9 +148,11 @@ fn files_of_several_objectives_are_read_as_they_were_written() {
             "quantity": "exact",
             "unit": "per token of text",
             "scored": true,
+            "rows": 20,
+            "tokens": 620,
         })
     );
-    // A row of MDLM has no field that it did not have before there were others.
+    // A row of MDLM has no field about objectives.
     let metrics =
         json!({ "bits_per_byte": ends(1.0), "perplexity": ends(3.0), "nats_per_token": ends(1.125) });
     assert_eq!(
@@ -153,6 +162,8 @@ fn files_of_several_objectives_are_read_as_they_were_written() {
             "point": { "objective": "mdlm" },
             "metrics": metrics,
             "unit": "per token of text",
+            "rows": 20,
+            "tokens": 640,
         })
     );
     assert_eq!(json["rows"][5]["quantity"], "pseudo");
@@ -171,7 +182,7 @@ fn files_of_several_objectives_are_read_as_they_were_written() {
     let old = r#"{ "sorted_by": "perplexity", "rows": [
         { "point": {}, "metrics": { "perplexity": { "value": 2.0, "low": 1.0, "high": 3.0 } } }
     ] }"#;
-    let old = table::parse(old).unwrap();
+    let old = parse(old).unwrap();
     assert_eq!(old.rows[0].trained_for(), Some("mdlm"));
     assert_eq!(
         (
@@ -248,10 +259,10 @@ fn bounds_given_lengths_are_not_ranked_with_those_that_predict_them() {
         let json = serde_json::to_value(table(&found)).unwrap();
         assert_eq!(json["rows"][0]["given_lengths"], true);
         assert_eq!(json["rows"][1]["given_lengths"], Value::Null);
-        assert_eq!(table::parse(&json.to_string()).unwrap(), found);
+        assert_eq!(parse(&json.to_string()).unwrap(), found);
         let csv = csv(&found);
-        let last: Vec<_> = csv.lines().map(|line| line.rsplit(',').next().unwrap()).collect();
-        assert_eq!(last, ["given_lengths", "true", "false"]);
+        let given: Vec<_> = csv.lines().map(|line| line.rsplit(',').nth(2).unwrap()).collect();
+        assert_eq!(given, ["given_lengths", "true", "false"]);
     }
     // Counted padding is predicted by both.
     let counted = |evaluation: Evaluation| Evaluation {
@@ -411,11 +422,11 @@ fn swept_objectives_show_the_fields_in_which_they_differ() {
     Note: ≤ marks an upper bound; 2 of 4 rows are exact, without a sign.
     ");
     insta::assert_snapshot!(csv(&found).replace('\r', ""), @"
-    stage,objective,objective.time_conditioning,bits_per_byte,bits_per_byte_low,bits_per_byte_high,unit,quantity
-    bound,mdlm,true,1,0.9375,1.0625,per token of text,bound
-    bound,mdlm,,1.0625,1,1.125,per token of text,bound
-    bound,ar,,2,1.9375,2.0625,per scored token of text,exact
-    half,ar,,3,2.9375,3.0625,per scored token of text,exact
+    stage,objective,objective.time_conditioning,bits_per_byte,bits_per_byte_low,bits_per_byte_high,unit,quantity,rows,tokens
+    bound,mdlm,true,1,0.9375,1.0625,per token of text,bound,20,640
+    bound,mdlm,,1.0625,1,1.125,per token of text,bound,20,640
+    bound,ar,,2,1.9375,2.0625,per scored token of text,exact,20,620
+    half,ar,,3,2.9375,3.0625,per scored token of text,exact,20,620
     ");
     assert_eq!(
         figure(&found).unwrap(),
@@ -433,7 +444,7 @@ fn swept_objectives_show_the_fields_in_which_they_differ() {
         json!({ "objective": { "kind": "mdlm", "time_conditioning": true } })
     );
     assert_eq!(json["rows"][3]["point"], json!({ "objective": "ar" }));
-    assert_eq!(table::parse(&json.to_string()).unwrap(), found);
+    assert_eq!(parse(&json.to_string()).unwrap(), found);
     // What is left to the default is shown.
     let mut rows = swept();
     rows[1].point["objective"] = Value::Null;
