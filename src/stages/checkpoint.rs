@@ -178,7 +178,7 @@ impl Run for Checkpoint {
     }
 
     /// Two copies of the weights; the moments are read one after the other.
-    fn memory(&self, _inputs: &[&Stage]) -> Option<u64> {
+    fn memory(&self, _inputs: &[&Stage], _base: &Path) -> Option<u64> {
         let shape = SHAPES.find(&self.shape)?;
         let backbone = self.objective.unwrap_or_default().backbone();
         Some(8 * total(&parameters(shape, backbone)) as u64)

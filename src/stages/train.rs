@@ -169,7 +169,7 @@ impl Run for Train {
     }
 
     /// What [`Footprint`] computes from its shape and micro-batch.
-    fn memory(&self, _inputs: &[&Stage]) -> Option<u64> {
+    fn memory(&self, _inputs: &[&Stage], _base: &Path) -> Option<u64> {
         let shape = SHAPES.find(&self.shape)?;
         let (backbone, answered) = (self.objective.backbone(), self.objective.answered());
         let footprint = Footprint::of(shape, backbone, answered);
