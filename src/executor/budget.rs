@@ -100,7 +100,7 @@ pub fn demand(plan: &Plan, index: usize, on_gpu: &dyn Fn() -> bool) -> Demand {
     let inputs = stage.inputs.iter().map(|input| &plan.stages[input.index].stage);
     let inputs: Vec<_> = inputs.collect();
     Demand {
-        memory: stages::memory_of(&stage.stage, &inputs).unwrap_or(DATA_BYTES),
+        memory: stages::memory_of(&stage.stage, &inputs, &plan.base).unwrap_or(DATA_BYTES),
         gpu: stage.stage.computes_network() && on_gpu(),
     }
 }

@@ -6,7 +6,7 @@
 //! | `state_dict` | the weights of the last step as `backbone.NAME`, and the rotary buffer |
 //! | `ema` | their average: a list in the order of the parameters |
 //! | `optimizer_states` | AdamW: by the number of the parameter its step and moments, and the settings |
-//! | `lr_schedulers` | the position of a `LambdaLR`; its function is that of the settings with which training resumes |
+//! | `lr_schedulers` | the position of a `LambdaLR`, whose function is that of the settings with which training resumes; a cosine whole |
 //! | `loops` | counters: all updates are done, and a pass through the data begins |
 //! | `hyper_parameters` | the settings under the authors' names, as plain dicts, and the objective as a manifest has it |
 //!
@@ -23,7 +23,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::manifest::{LearningRateSchedule, MdlmObjective, Noise, Objective, Stage, Times, Train, Weights};
 use crate::shapes::{Backbone, Shape};
 use crate::train::{checkpoint, learning_rate};
-use crate::weights::import::run::RunSettings;
+use crate::weights::import::run::{RateState, RunSettings};
 use crate::weights::rotary_buffer;
 use crate::weights::torch::dtype::TorchDtype;
 use crate::weights::torch::write::{TorchItem, TorchWriter};
@@ -96,6 +96,10 @@ struct ExportedRun {
     stated: Option<RunSettings>,
     /// Updates of the average, if there is one.
     average_updates: Option<u64>,
+    /// Whether the decay of the average is the same at every update.
+    is_decay_constant: bool,
+    /// The learning rate of the next update, and where its cosine ends if it has one.
+    rates: RateState,
     /// The class that makes the learning rate's schedule in the authors' settings, where the kind is known.
     schedule: Option<&'static str>,
 }
@@ -120,6 +124,13 @@ impl ExportedRun {
                 train: train.clone(),
                 stated: None,
                 average_updates: Some(train.steps),
+                is_decay_constant: false,
+                rates: RateState {
+                    next_rate: Some(rate_after(train, train.steps)),
+                    cosine_end: (train.schedule == LearningRateSchedule::Cosine)
+                        .then_some(train.steps as f64),
+                    cosine_floor: None,
+                },
                 schedule: schedule_class(match train.schedule {
                     LearningRateSchedule::Constant => "constant",
                     LearningRateSchedule::Cosine => "cosine",
@@ -153,6 +164,8 @@ impl ExportedRun {
                 .map_err(|error| Error::internal(format!("read settings: {error}")))?,
             stated: Some(run.settings),
             average_updates: run.has_average.then(|| run.average_updates.unwrap_or(run.step)),
+            is_decay_constant: run.is_decay_constant,
+            rates: run.rates,
             schedule: run.schedule.as_deref().and_then(schedule_class),
         })
     }
@@ -185,7 +198,7 @@ fn contents(model: &FinishedModel<'_>, run: &ExportedRun, tensors: &[NetworkTens
         (int(index as u64), TorchItem::Dict(state))
     });
     let steps = train.steps;
-    let rate = rate_after(train, steps);
+    let rate = run.rates.next_rate.unwrap_or(train.learning_rate);
     let optimizer = dict(vec![
         ("state", TorchItem::Dict(moments.collect())),
         (
@@ -202,7 +215,7 @@ fn contents(model: &FinishedModel<'_>, run: &ExportedRun, tensors: &[NetworkTens
         ("loops", loops(steps)),
         ("callbacks", dict(vec![])),
         ("optimizer_states", TorchItem::List(vec![optimizer])),
-        ("lr_schedulers", TorchItem::List(vec![schedule(train, rate)])),
+        ("lr_schedulers", TorchItem::List(vec![schedule(run, rate)])),
         ("hparams_name", text("kwargs")),
         ("hyper_parameters", dict(vec![("config", settings)])),
         ("sampler", dict(vec![("random_state", TorchItem::None)])),
@@ -211,7 +224,14 @@ fn contents(model: &FinishedModel<'_>, run: &ExportedRun, tensors: &[NetworkTens
     if let Some(updates) = run.average_updates {
         let average = dict(vec![
             ("decay", TorchItem::Float(train.ema)),
-            ("num_updates", int(updates)),
+            (
+                "num_updates",
+                if run.is_decay_constant {
+                    TorchItem::None
+                } else {
+                    int(updates)
+                },
+            ),
             ("shadow_params", TorchItem::List(dims)),
             ("collected_params", TorchItem::List(vec![])),
         ]);
@@ -267,19 +287,40 @@ fn group(train: &Train, rate: f64, count: usize) -> TorchItem {
 }
 
 /// The state of a `torch.optim.lr_scheduler.LambdaLR` after all updates. Its function is not in the file.
-fn schedule(train: &Train, rate: f64) -> TorchItem {
-    dict(vec![
-        (
-            "base_lrs",
-            TorchItem::List(vec![TorchItem::Float(train.learning_rate)]),
-        ),
+///
+/// Of a cosine it is that of the authors' `CosineDecayWarmupLRScheduler` too, which loads its fields: a rise from 0 over
+/// `warmup_t` updates, then a half cosine over `t_initial`.
+fn schedule(run: &ExportedRun, rate: f64) -> TorchItem {
+    let train = &run.train;
+    let rates = || TorchItem::List(vec![TorchItem::Float(train.learning_rate)]);
+    let mut entries = vec![
+        ("base_lrs", rates()),
         ("last_epoch", int(train.steps)),
         ("verbose", TorchItem::Bool(false)),
         ("_step_count", int(train.steps + 1)),
         ("_get_lr_called_within_step", TorchItem::Bool(false)),
         ("_last_lr", TorchItem::List(vec![TorchItem::Float(rate)])),
-        ("lr_lambdas", TorchItem::List(vec![TorchItem::None])),
-    ])
+    ];
+    entries.extend(match run.rates.cosine_end {
+        None => vec![("lr_lambdas", TorchItem::List(vec![TorchItem::None]))],
+        Some(end) => vec![
+            ("_last_epoch", int(train.steps)),
+            ("base_values", rates()),
+            ("t_in_epochs", TorchItem::Bool(false)),
+            ("t_initial", TorchItem::Float(end - train.warmup_steps as f64)),
+            ("lr_min", TorchItem::Float(run.rates.cosine_floor.unwrap_or(0.0))),
+            ("warmup_t", int(train.warmup_steps)),
+            ("warmup_lr_init", TorchItem::Float(0.0)),
+            (
+                "warmup_steps",
+                TorchItem::List(vec![TorchItem::Float(
+                    train.learning_rate / train.warmup_steps.max(1) as f64,
+                )]),
+            ),
+            ("warmup_prefix", TorchItem::Bool(true)),
+        ],
+    });
+    dict(entries)
 }
 
 /// Lightning's counters: `steps` updates are done, of which the pass that begins has none.

@@ -44,8 +44,9 @@ impl Run for Checkpoint {
     ///
     /// 1: safetensors files, folders of the hub, results of train stages, files of PyTorch and PyTorch Lightning. 2: the moments
     /// of an optimizer; what contradicts the file is refused in more cases. 3: averages in further layouts; the files of a
-    /// tokenizer are compared; moments that are not finite are not taken.
-    const VERSION: u32 = 3;
+    /// tokenizer are compared; moments that are not finite are not taken. 4: averages whose names have no dots; the learning
+    /// rate of the next update and the end of its cosine, with which a training is compared that continues.
+    const VERSION: u32 = 4;
 
     /// Runs the stage.
     ///
@@ -178,7 +179,7 @@ impl Run for Checkpoint {
     }
 
     /// Two copies of the weights; the moments are read one after the other.
-    fn memory(&self, _inputs: &[&Stage]) -> Option<u64> {
+    fn memory(&self, _inputs: &[&Stage], _base: &Path) -> Option<u64> {
         let shape = SHAPES.find(&self.shape)?;
         let backbone = self.objective.unwrap_or_default().backbone();
         Some(8 * total(&parameters(shape, backbone)) as u64)

@@ -416,7 +416,7 @@ impl Run for Evaluate {
         Ok(outcome)
     }
 
-    fn memory(&self, inputs: &[&Stage]) -> Option<u64> {
+    fn memory(&self, inputs: &[&Stage], _base: &Path) -> Option<u64> {
         memory::of_inference(inputs)
     }
 }

@@ -1,5 +1,7 @@
 //! The given tokens of a sample stage: texts with holes → rows.
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 use crate::data::read::Consumed;
@@ -44,6 +46,18 @@ impl GivenRows {
     pub fn number_of(&self, index: usize, count: u32) -> Option<u32> {
         (self.is_list && self.rows > 0).then(|| index as u32 / (count / self.rows))
     }
+}
+
+/// How many texts a stage gives: the lines of its file. A file that cannot be read counts as one: the run reports it.
+pub fn count_texts(given: &GivenText, base: &Path) -> u32 {
+    let lines = |file: &String| {
+        let file = File::open(base.join(file)).ok()?;
+        let lines = BufReader::new(file)
+            .split(b'\n')
+            .map_while(std::result::Result::ok);
+        u32::try_from(lines.filter(|line| !line.trim_ascii().is_empty()).count()).ok()
+    };
+    given.file.as_ref().and_then(lines).unwrap_or(1)
 }
 
 /// The rows that a stage gives; `base` is the folder that its file's path starts from.
@@ -187,4 +201,27 @@ fn refuse_mask(row: Vec<u32>, model: &ModelInfo) -> Result<Vec<u32>> {
         .hint("write a hole (`⟨4⟩`, or -1 among tokens) where a token is drawn"));
     }
     Ok(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn given_texts_of_a_file_are_its_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = "{\"prompt\": \"a\"}\n\n{\"prompt\": \"b\"}\n  \n{\"prompt\": \"c\"}";
+        std::fs::write(folder.path().join("many.jsonl"), lines).unwrap();
+        let of = |file: &str| GivenText {
+            file: Some(file.to_owned()),
+            ..GivenText::default()
+        };
+        assert_eq!(count_texts(&of("many.jsonl"), folder.path()), 3);
+        assert_eq!(count_texts(&of("absent.jsonl"), folder.path()), 1);
+        let prompt = GivenText {
+            prompt: Some("a".to_owned()),
+            ..GivenText::default()
+        };
+        assert_eq!(count_texts(&prompt, folder.path()), 1);
+    }
 }

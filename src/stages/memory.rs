@@ -3,11 +3,16 @@
 use crate::manifest::{Objective, Stage};
 use crate::model::Device;
 use crate::model::footprint::{Footprint, TOKENS, cache_per_row, cached_rows};
+use crate::sample::Query;
 use crate::shapes::{Backbone, SHAPES, Shape};
 
 /// Token rows that evaluation and sampling put through a GPU at a time: every one of its multiprocessors has some tiles of
 /// each product to do.
 const DEVICE_TOKENS: usize = 1 << 16;
+/// Bytes of a drawn token: 4 each as the sampler sees it, in the network's chain and in the text, and a question of a step.
+const DRAWN_TOKEN: u64 = 12 + size_of::<Query>() as u64;
+/// Bytes of a given token: as it is read, and as the sampler keeps it.
+const GIVEN_TOKEN: u64 = 8;
 
 /// Rows that evaluation and sampling put through the network at a time.
 #[must_use]
@@ -30,14 +35,19 @@ pub(super) fn of_inference(inputs: &[&Stage]) -> Option<u64> {
     Some(bytes as u64)
 }
 
-/// The same of sampling `count` rows: a model that draws from left to right keeps keys and values.
-pub(super) fn of_sampling(inputs: &[&Stage], count: u32) -> Option<u64> {
+/// The same of sampling `count` rows, or `count` of each of `texts` given ones where there are some: the tokens of all rows, and
+/// keys and values, which a model keeps that draws from left to right.
+pub(super) fn of_sampling(inputs: &[&Stage], count: u32, texts: u32) -> Option<u64> {
     let (shape, objective) = model_of(inputs)?;
+    let rows = u64::from(count) * u64::from(texts.max(1));
+    let tokens = (rows * DRAWN_TOKEN + u64::from(texts) * GIVEN_TOKEN) * shape.length as u64;
     let kept = match objective.backbone() {
         Backbone::Dit => 0,
-        Backbone::Transformer => cached_rows(shape, count as usize) * cache_per_row(shape),
+        Backbone::Transformer => {
+            cached_rows(shape, usize::try_from(rows).unwrap_or(usize::MAX)) * cache_per_row(shape)
+        }
     };
-    Some(of_inference(inputs)? + kept as u64)
+    Some(of_inference(inputs)? + tokens + kept as u64)
 }
 
 /// Shape and objective of the model among the stages.
@@ -121,14 +131,18 @@ mod tests {
             );
             serde_json::from_str(&json).unwrap()
         };
-        let kept = |objective, count| {
+        let more = |objective, count, texts| {
             let train = train(objective);
-            of_sampling(&[&train], count).unwrap() - of_inference(&[&train]).unwrap()
+            of_sampling(&[&train], count, texts).unwrap() - of_inference(&[&train]).unwrap()
         };
+        let tokens = |rows: u64| rows * 128 * DRAWN_TOKEN;
         // By hand: 8 bytes · 4 blocks · 128 tokens · 128, of 2,048 rows at most.
-        assert_eq!((kept("ar", 3), kept("ar", 1_000_000)), (3 << 19, 1 << 30));
-        assert_eq!(kept("mdlm", 3), 0);
-        assert_eq!(of_sampling(&[], 3), None);
+        assert_eq!(more("ar", 3, 0), (3 << 19) + tokens(3));
+        assert_eq!(more("ar", 1_000_000, 0), (1 << 30) + tokens(1_000_000));
+        assert_eq!(more("mdlm", 3, 0), tokens(3));
+        // Of each of four given texts.
+        assert_eq!(more("ar", 3, 4), (12 << 19) + tokens(12) + 4 * 128 * GIVEN_TOKEN);
+        assert_eq!(of_sampling(&[], 3, 0), None);
     }
 
     #[test]

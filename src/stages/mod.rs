@@ -82,8 +82,9 @@ trait Run {
         vec![]
     }
 
-    /// Memory in bytes that it is estimated to take, given the stages that it consumes; nothing where it takes a constant.
-    fn memory(&self, _inputs: &[&Stage]) -> Option<u64> {
+    /// Memory in bytes that it is estimated to take, given the stages that it consumes and the folder that its paths start from;
+    /// nothing where it takes a constant.
+    fn memory(&self, _inputs: &[&Stage], _base: &Path) -> Option<u64> {
         None
     }
 }
@@ -159,10 +160,11 @@ pub fn lacks(stage: &Stage, made: &Value, asked: &Value, left: Option<&LeftBehin
     with_settings!(stage, settings => settings.lacks(made, asked, left))
 }
 
-/// Memory in bytes that a stage is estimated to take, given the stages that it consumes; nothing where it takes a constant.
+/// Memory in bytes that a stage is estimated to take, given the stages that it consumes and the folder that its paths start
+/// from; nothing where it takes a constant.
 #[must_use]
-pub fn memory_of(stage: &Stage, inputs: &[&Stage]) -> Option<u64> {
-    with_settings!(stage, settings => settings.memory(inputs))
+pub fn memory_of(stage: &Stage, inputs: &[&Stage], base: &Path) -> Option<u64> {
+    with_settings!(stage, settings => settings.memory(inputs, base))
 }
 
 /// What a stage is given.

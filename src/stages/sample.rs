@@ -10,7 +10,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::data::tokenizer::Tokenizer;
 use crate::data::{SourceInfo, SpecialIds, read_json_lines, write_json};
@@ -113,6 +113,9 @@ pub struct Summary {
     pub temperature: f64,
     /// Which weights.
     pub weights: Weights,
+    /// Further settings that have an effect ([`Sample::further_settings`]); absent in old artifacts.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub settings: Map<String, Value>,
     /// How often the network was asked, in rows.
     pub network_calls: u64,
     /// Tokens of all rows together, where rows are not as long as the model's.
@@ -144,7 +147,7 @@ impl Run for Sample {
     /// Version of the stage: a change of what it writes for the same input raises it.
     ///
     /// 1: cached and ancestral. The sampler is an object with a `kind`, in the settings and in `sample.json`. The model
-    /// by its digest.
+    /// by its digest. Still 1: `sample.json` has further settings where they are not the default.
     const VERSION: u32 = 1;
 
     /// Runs the stage.
@@ -232,6 +235,7 @@ impl Run for Sample {
             sampler: texts.sampler,
             temperature: self.temperature,
             weights: model.weights(self.weights),
+            settings: self.further_settings(),
             network_calls: texts.network_calls.iter().map(|&n| u64::from(n)).sum(),
             tokens: (tokens != texts.rows.len() * length).then_some(tokens as u64),
             grammar: judge.map(|judge| judge.judgement()),
@@ -247,8 +251,12 @@ impl Run for Sample {
         Ok(outcome)
     }
 
-    fn memory(&self, inputs: &[&Stage]) -> Option<u64> {
-        memory::of_sampling(inputs, self.count)
+    fn memory(&self, inputs: &[&Stage], base: &Path) -> Option<u64> {
+        let texts = self
+            .given
+            .as_ref()
+            .map_or(0, |given| given::count_texts(given, base));
+        memory::of_sampling(inputs, self.count, texts)
     }
 }
 

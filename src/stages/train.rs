@@ -24,7 +24,7 @@ use crate::diffusion::objective;
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate;
 use crate::event::Progress;
-use crate::manifest::{KeepCheckpoints, Split, Stage, Train};
+use crate::manifest::{KeepCheckpoints, LearningRateSchedule, Split, Stage, Train, WarmupRates};
 use crate::model::footprint::{self, Footprint, Workload};
 use crate::model::{self, Learner, Network};
 use crate::numbers;
@@ -38,10 +38,11 @@ use crate::store::ExternalFile;
 use crate::train::checkpoint::{EMA, Left, not_kept, not_validated};
 use crate::train::{
     AdamW, CheckpointManager, Checkpoints, History, Hooks, Retention, TrainConfig, TrainProgress, Trainer,
-    Validation, checkpoint, ema_decay, workload,
+    Validation, checkpoint, ema_decay, learning_rate, workload,
 };
 use crate::weights;
 use crate::weights::import::not_finite;
+use crate::weights::import::run::{RateState, RunState};
 
 /// Draws per row of a validation: its rows vary more than a row's draws do.
 const VALIDATION_DRAWS: u32 = 1;
@@ -170,7 +171,7 @@ impl Run for Train {
     }
 
     /// What [`Footprint`] computes from its shape and micro-batch.
-    fn memory(&self, _inputs: &[&Stage]) -> Option<u64> {
+    fn memory(&self, _inputs: &[&Stage], _base: &Path) -> Option<u64> {
         let shape = SHAPES.find(&self.shape)?;
         let (backbone, answered) = (self.objective.backbone(), self.objective.answered());
         let footprint = Footprint::of(shape, backbone, answered);
@@ -302,13 +303,30 @@ fn check_run(artifact: &Path, config: &Train, context: &Context<'_>) -> Result<(
         ))
         .hint(NEW));
     }
+    if run.is_decay_constant && run.has_average && decay(run.step) != config.ema {
+        return Err(Error::input(format!(
+            "the decay of the average of `{name}` is {} at every step, and here it would rise to it: it is {} at step {}",
+            config.ema,
+            decay(run.step),
+            run.step + 1
+        ))
+        .hint(NEW));
+    }
+    warn_of_rates(&run, config, context);
+    Ok(())
+}
+
+/// Warns where the learning rates of a training from elsewhere go on otherwise.
+fn warn_of_rates(run: &RunState, config: &Train, context: &Context<'_>) {
+    let name = config.init.as_deref().unwrap_or_default();
+    let stated = run.settings;
     let schedule = serde_json::to_value(config.schedule);
     let schedule = schedule
         .unwrap_or_default()
         .as_str()
         .unwrap_or_default()
         .to_owned();
-    if let Some(theirs) = run.schedule.filter(|theirs| *theirs != schedule) {
+    if let Some(theirs) = run.schedule.as_ref().filter(|theirs| **theirs != schedule) {
         context.warn(format!(
             "`schedule` is {theirs} in the training of `{name}`, and {schedule} from step {} on",
             run.step
@@ -328,7 +346,44 @@ fn check_run(artifact: &Path, config: &Train, context: &Context<'_>) -> Result<(
             ));
         }
     }
-    Ok(())
+    let RateState {
+        next_rate,
+        cosine_end,
+        cosine_floor,
+    } = run.rates;
+    if config.schedule == LearningRateSchedule::Cosine {
+        if let Some(end) = cosine_end.filter(|end| *end != config.steps as f64) {
+            context.warn(format!(
+                "the cosine of the learning rate ends at step {end} in the training of `{name}`, and at step {} (`steps`) in \
+                 this stage",
+                config.steps
+            ));
+        }
+        if let Some(floor) = cosine_floor.filter(|floor| *floor != 0.0) {
+            context.warn(format!(
+                "the cosine of the learning rate falls to {floor} in the training of `{name}`, and to 0 in this stage"
+            ));
+        }
+    }
+    let next = run.step + 1;
+    let rate = |rates| {
+        let warmup = (config.warmup_steps, rates);
+        learning_rate(next, config.learning_rate, warmup, config.steps, config.schedule)
+    };
+    // 1e-6 of the largest rate: PyTorch computes a cosine from the rate before it.
+    let is_same = |theirs: f64, ours: f64| (theirs - ours).abs() <= 1e-6 * theirs.max(config.learning_rate);
+    let ours = rate(config.warmup_rates);
+    if let Some(theirs) = next_rate.filter(|theirs| !is_same(*theirs, ours)) {
+        let is_published = is_same(theirs, rate(WarmupRates::Published));
+        let way_out = if is_published {
+            "; `\"warmup_rates\": \"published\"` gives its rate"
+        } else {
+            ""
+        };
+        context.warn(format!(
+            "the learning rate of step {next} is {theirs} in the training of `{name}`, and {ours} in this stage{way_out}"
+        ));
+    }
 }
 
 /// Whether a training may begin with the model in a folder.

@@ -16,7 +16,7 @@ use crate::store::Digest;
 use crate::store::digest::hash_file;
 use crate::train::checkpoint::{self, EMA, OPTIMIZER, RAW};
 use crate::weights;
-use crate::weights::import::run::{RunSettings, RunState};
+use crate::weights::import::run::{RateState, RunSettings, RunState};
 
 /// File name of [`ModelInfo`].
 pub const MODEL_INFO: &str = "model.json";
@@ -109,8 +109,10 @@ impl ModelInfo {
                 step: self.steps,
                 has_average: true,
                 average_updates: Some(self.steps),
+                is_decay_constant: false,
                 settings: RunSettings::default(),
                 schedule: None,
+                rates: RateState::default(),
                 digest,
             }),
             Some(ModelOrigin {

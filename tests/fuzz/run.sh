@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for SECONDS (600 if not stated), one after the other, from the files of tests/it/golden/forms:
+# Runs every fuzz target for SECONDS (600 if not stated), one after the other, from the files of tests/it/golden and of seeds:
 #     tests/fuzz/run.sh [SECONDS [TARGET…]]
 # Needs `cargo install cargo-fuzz`; without sanitizers the stable toolchain will do (a nightly one will not: dfdx then
 # asks for what it no longer has). What it finds lies in tests/fuzz/artifacts.
@@ -32,8 +32,8 @@ seed manifest ../../pipelines/*.json
 seed grammar $(find ../../data ../../pipelines -name '*.grammar')
 seed detokenize ../../README.md
 seed tokenizer seeds/*.json
-seed torch ../it/golden/torch/*.pt ../it/golden/torch/*.ckpt
-seed checkpoint ../it/golden/torch/*.pt ../it/golden/torch/*.ckpt
+seed torch ../it/golden/torch/*.pt ../it/golden/torch/*.ckpt seeds/*.pkl
+seed checkpoint ../it/golden/torch/*.pt ../it/golden/torch/*.ckpt seeds/*.pkl seeds/*.safetensors
 mkdir -p corpus/tar
 for form in gnu posix ustar v7; do
     gzip -dc $forms/$form.tar.gz > corpus/tar/$form

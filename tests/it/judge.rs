@@ -136,6 +136,34 @@ fn judge_measures_each_sampler_and_writes_tables_and_charts() {
 }
 
 #[test]
+fn judge_shows_settings_of_sampling_beside_the_sampler() {
+    let project = project(&json!({ "grammar": "text", "reference_records": 300 }));
+    let summary = project.run(&["--set", "stages.texts.matrix={\"top_p\": [0.5, 0.9, 1.0]}"]);
+    let found: Value = serde_json::from_str(&file(&project, &summary, "judge.json")).unwrap();
+    let settings: Vec<&Value> = (found["rows"].as_array().unwrap().iter())
+        .map(|row| &row["settings"])
+        .collect();
+    // 1 has no effect.
+    assert_eq!(
+        settings,
+        [
+            &json!({ "top_p": 0.5 }),
+            &json!({ "top_p": 0.9 }),
+            &Value::Null,
+            &Value::Null
+        ]
+    );
+    let text = file(&project, &summary, "judge.md");
+    for expected in [
+        "| cached, top_p 0.5 | 128 |",
+        "| cached, top_p 0.9 | 128 |",
+        "| cached | 128 |",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in {text}");
+    }
+}
+
+#[test]
 fn judge_finds_text_of_a_source_that_a_model_repeats() {
     let project = project(&json!({ "of": "causal-texts", "training": "text", "verbatim_tokens": 1 }));
     let summary = project.run(&[]);

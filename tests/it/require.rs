@@ -10,12 +10,13 @@ use std::io::Write as _;
 const VARIABLE: &str = "MDLM_TEST_REQUIRE";
 
 /// What tests ask for. `tests/README.md` states what each is.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 15] = [
     "byte-names",
     "gpu",
     "iconv",
     "jq",
     "kit",
+    "lightning",
     "mount",
     "no-driver",
     "no-gpu",

@@ -12,7 +12,7 @@ use mdlm::error::Result;
 use mdlm::manifest::{Objective, Weights};
 use mdlm::numbers::{abbreviated, count};
 use mdlm::plural::counted;
-use mdlm::weights::import::run::RunSettings;
+use mdlm::weights::import::run::{RateState, RunSettings};
 use mdlm::weights::import::{ForeignCheckpoint, NamedTensor, WeightSet};
 
 /// What `mdlm checkpoint --help` says.
@@ -104,6 +104,9 @@ struct TrainingDescription {
     settings: RunSettings,
     /// The kind of its learning rate's schedule.
     schedule: Option<String>,
+    /// The learning rate of the next update, and where its cosine ends.
+    #[serde(skip_serializing_if = "RateState::is_unknown")]
+    rates: RateState,
     /// The step from which `train` continues it.
     continues_from: Option<u64>,
     /// Why it cannot be continued although the state of an optimizer was found.
@@ -188,6 +191,7 @@ fn described(checkpoint: &ForeignCheckpoint, not_finite: Vec<Vec<(String, usize)
             moments: training.moments,
             settings: training.settings,
             schedule: training.schedule.clone(),
+            rates: training.rates,
             continues_from,
             not_continued,
         },
@@ -276,6 +280,10 @@ fn text(
         training
             .ema_updates
             .map(|updates| format!("{} updates of the EMA", count(updates))),
+        training
+            .rates
+            .next_rate
+            .map(|rate| format!("learning rate {rate} at the next step")),
         training
             .moments
             .map(|tensors| format!("{} of AdamW's moments", counted(tensors, "tensor"))),

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::check::model::or_train;
 use super::check::sampling::SamplingSettings;
@@ -101,6 +101,42 @@ defaults! {
     default_sample_steps: u32 = DEFAULT_SAMPLE_STEPS;
 }
 
+impl Sample {
+    /// The settings that change what is drawn, but for sampler, steps, temperature, weights and seed: those that have an
+    /// effect.
+    #[must_use]
+    pub fn further_settings(&self) -> Map<String, Value> {
+        const OTHERS: [&str; 9] = [
+            "model",
+            "count",
+            "steps",
+            "sampler",
+            "temperature",
+            "weights",
+            "seed",
+            "record_steps",
+            "grammar",
+        ];
+        let neutral = [
+            ("given_ends", json!(false)),
+            ("top_p", json!(1.0)),
+            ("min_p", json!(0.0)),
+            ("repetition_penalty", json!(1.0)),
+            ("guidance", json!(0.0)),
+        ];
+        let Ok(Value::Object(mut fields)) = serde_json::to_value(self) else {
+            return Map::new();
+        };
+        fields.retain(|field, value| {
+            !OTHERS.contains(&&**field)
+                && !neutral
+                    .iter()
+                    .any(|(name, neutral)| *name == field && neutral == value)
+        });
+        fields
+    }
+}
+
 impl StageSpec for Sample {
     const REFERENCES: &'static [ReferenceField<Self>] = &[
         ReferenceField {
@@ -195,4 +231,33 @@ fn in_place_of(written: Sampler, fitting: Sampler) -> Value {
         (_, fitting) => fitting,
     };
     serde_json::to_value(sampler).unwrap_or_else(|_| json!({ "kind": sampler.kind() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sample_settings_that_change_what_is_drawn_are_listed() {
+        let further = |more: Value| {
+            let mut stage =
+                json!({ "model": "a", "count": 2, "seed": 4, "record_steps": 1, "temperature": 0.5 });
+            stage
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            let stage: Sample = serde_json::from_value(stage).unwrap();
+            Value::Object(stage.further_settings())
+        };
+        let neutral = json!({
+            "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0, "guidance": 0.0, "given_ends": false,
+            "end_of_text": "drawn", "grammar": "b", "weights": "raw", "steps": 3, "sampler": { "kind": "cached" }
+        });
+        assert_eq!(further(neutral), json!({}));
+        let effective = json!({
+            "top_k": 3, "top_p": 0.5, "min_p": 0.1, "repetition_penalty": 1.2, "guidance": 2.0, "given_ends": true,
+            "end_of_text": "never", "given": { "prompt": "x" }
+        });
+        assert_eq!(further(effective.clone()), effective);
+    }
 }

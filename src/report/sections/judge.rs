@@ -52,23 +52,33 @@ pub(super) fn section(folder: &Path) -> Result<Markup> {
 
 /// The divergence of each sampler from the source against its network calls a row, and that of fresh text of the source.
 fn chart(found: &Judgements, what: &str, divergence: impl Fn(&JudgedSamples) -> Option<Divergence>) -> Chart {
-    let mut samplers: Vec<(String, Vec<(f64, Divergence)>)> = Vec::new();
+    let mut samplers: Vec<Curve> = Vec::new();
     for row in &found.rows {
         let Some(value) = divergence(row) else { continue };
-        let name = curve(found, row);
         let point = (row.network_calls, value);
-        match samplers.iter_mut().find(|(other, _)| *other == name) {
-            Some((_, points)) => points.push(point),
-            None => samplers.push((name, vec![point])),
+        match samplers.iter_mut().find(|curve| is_same(curve.first, row)) {
+            Some(curve) => curve.points.push(point),
+            None => samplers.push(Curve {
+                first: row,
+                name: curve(found, row),
+                points: vec![point],
+            }),
         }
     }
-    let mut all: Vec<(f64, Divergence)> = samplers.iter().flat_map(|(_, points)| points.clone()).collect();
+    // Names are cut where settings are long.
+    let names: Vec<String> = samplers.iter().map(|curve| curve.name.clone()).collect();
+    for curve in &mut samplers {
+        if names.iter().filter(|name| **name == curve.name).count() > 1 {
+            curve.name = format!("{} ({})", curve.name, label(curve.first));
+        }
+    }
+    let mut all: Vec<(f64, Divergence)> = samplers.iter().flat_map(|curve| curve.points.clone()).collect();
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
     let half = |ends: Option<(f64, f64)>| ends.map_or(f64::NAN, |(low, high)| (high - low) / 2.0);
     let mut series: Vec<Series> = samplers
         .into_iter()
         .zip(CLASSES.iter().cycle())
-        .map(|((name, mut points), &class)| {
+        .map(|(Curve { name, mut points, .. }, &class)| {
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             Series {
                 name: format!("{name}, 95% interval"),
@@ -102,7 +112,22 @@ fn chart(found: &Judgements, what: &str, divergence: impl Fn(&JudgedSamples) -> 
     }
 }
 
-/// What distinguishes a curve: the sampler, and what else is not the same in all but steps.
+/// A curve of a chart.
+struct Curve<'a> {
+    /// The first of its sample stages.
+    first: &'a JudgedSamples,
+    name: String,
+    /// Network calls a row and divergences.
+    points: Vec<(f64, Divergence)>,
+}
+
+/// Whether two sample stages differ in nothing but steps and seed, so that one curve has both.
+fn is_same(a: &JudgedSamples, b: &JudgedSamples) -> bool {
+    let key = |row: &JudgedSamples| (row.sampler, row.temperature, row.weights, row.model);
+    key(a) == key(b) && a.objective == b.objective && a.settings == b.settings
+}
+
+/// What distinguishes a curve: the sampler with its settings, and what else is not the same in all but steps.
 fn curve(found: &Judgements, row: &JudgedSamples) -> String {
     let differs = |of: &dyn Fn(&JudgedSamples) -> String| {
         let value = of(row);
@@ -113,11 +138,107 @@ fn curve(found: &Judgements, row: &JudgedSamples) -> String {
         differs(&|row| row.objective.clone()),
         differs(&|row| row.model.map_or_else(String::new, |model| model.to_string()))
             .and(differs(&|row| row.name.clone().unwrap_or_default())),
-        differs(&|row| format!("temperature {}", row.temperature)),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
-    match &*parts.join(", ") {
-        "" => label(row),
-        name => name.to_owned(),
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A sample stage that differs from others in these fields.
+    fn row(more: &Value) -> Value {
+        let none = json!({ "value": 0.1, "low": null, "high": null });
+        let divergence = json!({ "samples": none, "fresh": none });
+        let mut row = json!({
+            "point": {}, "objective": "mdlm", "sampler": { "kind": "cached" }, "temperature": 1.0, "weights": "ema",
+            "steps": 2, "rows": 4, "network_calls": 2.0,
+            "text": { "tokens": 9, "unigram_entropy": null, "distinct": [], "repetition": null, "self_bleu": null },
+            "grammar": {
+                "records": 1, "malformed": 0, "grammatical": 1, "distinct": 1, "share": null, "nats_per_record": null,
+                "bits_per_byte": null, "unigrams": divergence, "bigrams": divergence, "lengths": null,
+                "source": {
+                    "entropy_nats_per_record": 1.0, "entropy_bits_per_byte": 1.0, "records": 9, "share": null,
+                    "nats_per_record": null
+                }
+            }
+        });
+        let row_fields = row.as_object_mut().unwrap();
+        row_fields.extend(more.as_object().unwrap().clone());
+        row
+    }
+
+    /// The names of the curves of some sample stages, and how many points each has.
+    fn curves(rows: &[Value]) -> Vec<(String, usize)> {
+        let rows: Vec<Value> = rows.iter().map(row).collect();
+        let found: Judgements = serde_json::from_value(json!({ "rows": rows })).unwrap();
+        let chart = chart(&found, "words", |row| row.grammar.as_ref()?.unigrams);
+        let curves = chart.series.iter().filter(|series| series.class != "level");
+        let name = |name: &str| name.trim_end_matches(", 95% interval").to_owned();
+        curves
+            .map(|series| (name(&series.name), series.points.len()))
+            .collect()
+    }
+
+    #[test]
+    fn report_of_judge_has_a_curve_for_each_setting_of_sampling() {
+        let more_steps = json!({ "steps": 4, "network_calls": 4.0 });
+        assert_eq!(
+            curves(&[json!({}), more_steps.clone()]),
+            [("cached".to_owned(), 2)]
+        );
+        for (fields, name) in [
+            (json!({ "temperature": 0.5 }), "cached, temperature 0.5"),
+            (json!({ "weights": "raw" }), "cached, weights of the last step"),
+            (json!({ "settings": { "top_k": 3 } }), "cached, top_k 3"),
+            (json!({ "settings": { "top_p": 0.5 } }), "cached, top_p 0.5"),
+            (json!({ "settings": { "min_p": 0.1 } }), "cached, min_p 0.1"),
+            (
+                json!({ "settings": { "repetition_penalty": 1.5 } }),
+                "cached, repetition_penalty 1.5",
+            ),
+            (json!({ "settings": { "guidance": 2.0 } }), "cached, guidance 2.0"),
+            (
+                json!({ "settings": { "end_of_text": "never" } }),
+                "cached, end_of_text never",
+            ),
+            (
+                json!({ "settings": { "given_ends": true } }),
+                "cached, given ends",
+            ),
+            (
+                json!({ "settings": { "given": { "prompt": "a b" } } }),
+                "cached, given prompt “a b”",
+            ),
+        ] {
+            let mut later = fields.clone();
+            later
+                .as_object_mut()
+                .unwrap()
+                .extend(more_steps.as_object().unwrap().clone());
+            assert_eq!(
+                curves(&[json!({}), fields, more_steps.clone(), later]),
+                [("cached".to_owned(), 2), (name.to_owned(), 2)]
+            );
+        }
+    }
+
+    #[test]
+    fn report_of_judge_distinguishes_long_given_texts_by_their_stages() {
+        let of = |stage: &str, end: &str| {
+            let prompt = "long ".repeat(20) + end;
+            json!({ "name": stage, "settings": { "given": { "prompt": prompt } } })
+        };
+        let shown = format!(
+            "cached, given prompt “{}…",
+            "long ".repeat(8).chars().take(38).collect::<String>()
+        );
+        assert_eq!(
+            curves(&[of("one", "a"), of("two", "b"), of("two", "b")]),
+            [(format!("{shown} (one)"), 1), (format!("{shown} (two)"), 2)]
+        );
     }
 }

@@ -96,6 +96,9 @@ pub struct JudgedSamples {
     pub temperature: f64,
     /// Which weights were sampled.
     pub weights: Weights,
+    /// Further settings of the sampling that have an effect; absent for old samples.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub settings: Map<String, Value>,
     /// Steps of the sampler.
     pub steps: u32,
     /// Rows.
@@ -175,8 +178,8 @@ impl Samples {
 impl Run for Judge {
     /// Version of the stage: a change of what it writes for the same input raises it.
     ///
-    /// 1: the first.
-    const VERSION: u32 = 1;
+    /// 1: the first. 2: `judge.md` has the settings of the sampling beside the sampler.
+    const VERSION: u32 = 2;
 
     /// Runs the stage.
     ///
@@ -211,6 +214,7 @@ impl Run for Judge {
                     sampler: samples.summary.sampler,
                     temperature: samples.summary.temperature,
                     weights: samples.summary.weights,
+                    settings: samples.summary.settings.clone(),
                     steps: samples.steps,
                     rows: samples.rows.len() as u64,
                     network_calls: samples.network_calls,
@@ -243,7 +247,7 @@ impl Run for Judge {
     }
 
     /// The judge's; without one it takes no network.
-    fn memory(&self, inputs: &[&Stage]) -> Option<u64> {
+    fn memory(&self, inputs: &[&Stage], _base: &Path) -> Option<u64> {
         self.model.as_ref().and_then(|_| memory::of_inference(inputs))
     }
 }

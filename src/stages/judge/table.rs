@@ -1,12 +1,16 @@
 //! The measures as tables: one a topic, a row a sample stage.
 
-use serde_json::to_value;
+use serde_json::{Value, to_value};
 
 use super::{Divergence, GrammarMeasures, JudgedSamples, Judgements};
 use crate::evaluate::Interval;
+use crate::manifest::Weights;
 use crate::numbers;
 use crate::plural::counted;
 use crate::stages::compare::{TextBlock, cell, markdown_of};
+
+/// Characters of a given text that are shown.
+const LONGEST_GIVEN: usize = 40;
 
 /// A sample stage as people read it: its name and its place in its sweep.
 #[must_use]
@@ -19,20 +23,53 @@ pub fn label(samples: &JudgedSamples) -> String {
     words.join(" ")
 }
 
-/// Its sampler as people read it.
+/// Its sampler as people read it, with all settings of the sampling that have an effect, but for steps.
 #[must_use]
 pub fn sampler(samples: &JudgedSamples) -> String {
-    let settings = to_value(samples.sampler).ok();
-    let settings = settings.as_ref().and_then(|value| value.as_object());
-    let stated = settings
-        .into_iter()
-        .flatten()
-        .filter(|(field, _)| *field != "kind");
-    let stated = stated.map(|(field, value)| format!("{field} {}", cell(value)));
-    let words: Vec<String> = std::iter::once(samples.sampler.kind().to_owned())
-        .chain(stated)
+    let own = to_value(samples.sampler).ok();
+    let own = own.as_ref().and_then(Value::as_object);
+    let own = own.into_iter().flatten().filter(|(field, _)| *field != "kind");
+    let own = own.map(|(field, value)| format!("{field} {}", cell(value)));
+    let mut words: Vec<String> = std::iter::once(samples.sampler.kind().to_owned())
+        .chain(own)
         .collect();
+    if samples.temperature != 1.0 {
+        words.push(format!("temperature {}", samples.temperature));
+    }
+    if samples.weights != Weights::default() {
+        words.push("weights of the last step".to_owned());
+    }
+    for (field, value) in &samples.settings {
+        words.push(match value {
+            Value::Bool(true) => spelled(field),
+            Value::Object(fields) => {
+                let fields = fields
+                    .iter()
+                    .map(|(name, value)| format!("{name} {}", short(value)));
+                format!("{} {}", spelled(field), fields.collect::<Vec<_>>().join(" and "))
+            }
+            value => format!("{field} {}", cell(value)),
+        });
+    }
     words.join(", ")
+}
+
+/// A field's name as words.
+fn spelled(field: &str) -> String {
+    field.replace('_', " ")
+}
+
+/// A given text or its tokens, cut where they are long.
+fn short(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => format!("“{text}”"),
+        other => other.to_string(),
+    };
+    if text.chars().count() <= LONGEST_GIVEN {
+        return text;
+    }
+    let cut: String = text.chars().take(LONGEST_GIVEN - 1).collect();
+    format!("{cut}…")
 }
 
 /// A measure of a table: the heading of its column, and its cell.

@@ -29,7 +29,7 @@ use crate::weights::{ROTARY_BASE, ROTARY_BUFFER};
 use config::ConfigFacts;
 use files::{CheckpointFile, Container, FileSet, MODEL, read_json};
 use guess::{GuessedShape, mended};
-use run::{RunSettings, RunState};
+use run::{RateState, RunSettings, RunState};
 use store::{Shards, TensorStore};
 use tokens::TokenizerFacts;
 
@@ -104,6 +104,8 @@ pub struct TrainingFacts {
     pub decay: Option<f64>,
     /// Updates of the averaged weights.
     pub average_updates: Option<u64>,
+    /// Whether their decay is the same at every update, and does not rise from a small one.
+    pub is_decay_constant: bool,
     /// Parameters of which the file has the state of an optimizer.
     pub moments: Option<usize>,
     /// Updates by the optimizer's own counter.
@@ -114,6 +116,8 @@ pub struct TrainingFacts {
     pub schedule: Option<String>,
     /// Updates of that schedule.
     pub schedule_step: Option<u64>,
+    /// Where it is and where it ends.
+    pub rates: RateState,
     /// Schedules of learning rates.
     pub schedules: usize,
 }
@@ -635,8 +639,10 @@ impl ForeignCheckpoint {
             step,
             has_average: set(Weights::Ema).is_some(),
             average_updates: training.average_updates,
+            is_decay_constant: training.is_decay_constant,
             settings: training.settings,
             schedule: training.schedule.clone(),
+            rates: training.rates,
             digest: String::new(),
         })
     }

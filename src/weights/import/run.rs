@@ -57,6 +57,29 @@ impl RunSettings {
     }
 }
 
+/// Where the schedule of a learning rate is, and where it ends, as far as its file states it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RateState {
+    /// Learning rate of the next update.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_rate: Option<f64>,
+    /// The step at which its cosine ends, warm-up included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cosine_end: Option<f64>,
+    /// The learning rate there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cosine_floor: Option<f64>,
+}
+
+impl RateState {
+    /// Whether nothing of it is stated.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A training that can be continued: its weights, moments and, if it has one, average are in the files beside it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
@@ -67,13 +90,24 @@ pub struct RunState {
     /// Updates of the average, where they are stated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub average_updates: Option<u64>,
+    /// Whether the decay of the average is the same at every update, and does not rise from a small one.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_decay_constant: bool,
     /// Its settings.
     #[serde(default)]
     pub settings: RunSettings,
     /// The kind of its learning rate's schedule, where it is stated: `constant`, `cosine`, or another name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<String>,
+    /// Where that schedule is.
+    #[serde(default, skip_serializing_if = "RateState::is_unknown")]
+    pub rates: RateState,
     /// What identifies weights and moments: a digest in hex.
     #[serde(default)]
     pub digest: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(value: &bool) -> bool {
+    !value
 }

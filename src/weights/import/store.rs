@@ -9,18 +9,28 @@ use crate::error::{Error, Result};
 use crate::weights::fitting::NamedTensor;
 use crate::weights::tensors::Reader;
 
-/// Tensors of floating-point numbers that are read by name.
+/// Tensors that are read by name.
 pub trait TensorStore: fmt::Debug {
     /// Reads a whole tensor, by its name in the file.
     ///
     /// # Errors
     /// The tensor is absent, has another number of elements or holds no floating-point numbers, or the file cannot be read.
     fn floats(&mut self, stored: &str, into: &mut [f32]) -> Result<()>;
+
+    /// Reads a whole tensor of integers, by its name in the file.
+    ///
+    /// # Errors
+    /// The tensor is absent, has another number of elements or holds no integers, or the file cannot be read.
+    fn integers(&mut self, stored: &str, into: &mut [i64]) -> Result<()>;
 }
 
 impl TensorStore for Reader {
     fn floats(&mut self, stored: &str, into: &mut [f32]) -> Result<()> {
         Self::floats(self, stored, 0, into)
+    }
+
+    fn integers(&mut self, stored: &str, into: &mut [i64]) -> Result<()> {
+        Self::integers(self, stored, 0, into)
     }
 }
 
@@ -60,6 +70,16 @@ impl Shards {
         self.tensors.entry(arena.to_owned()).or_default().extend(tensors);
     }
 
+    /// The file with a tensor.
+    fn with(&mut self, stored: &str) -> Result<&mut dyn TensorStore> {
+        let place = self.places.get(stored);
+        let file = place.and_then(|place| self.files.get_mut(*place));
+        match file {
+            Some((_, file)) => Ok(&mut **file),
+            None => Err(Error::internal(format!("tensor `{stored}` got lost"))),
+        }
+    }
+
     /// The tensors by arena.
     pub fn take_tensors(&mut self) -> IndexMap<String, Vec<NamedTensor>> {
         std::mem::take(&mut self.tensors)
@@ -68,9 +88,10 @@ impl Shards {
 
 impl TensorStore for Shards {
     fn floats(&mut self, stored: &str, into: &mut [f32]) -> Result<()> {
-        let place = self.places.get(stored);
-        let file = place.and_then(|place| self.files.get_mut(*place));
-        let (_, file) = file.ok_or_else(|| Error::internal(format!("tensor `{stored}` got lost")))?;
-        file.floats(stored, into)
+        self.with(stored)?.floats(stored, into)
+    }
+
+    fn integers(&mut self, stored: &str, into: &mut [i64]) -> Result<()> {
+        self.with(stored)?.integers(stored, into)
     }
 }

@@ -10,6 +10,8 @@ use crate::weights::tensors::Writer;
 use crate::weights::torch::dtype::TorchDtype;
 use crate::weights::torch::write::{TorchItem, TorchWriter};
 
+mod averages;
+
 fn nano() -> &'static Shape {
     SHAPES.find("nano").unwrap()
 }
@@ -298,72 +300,6 @@ fn checkpoint_config_of_another_network_than_its_tensors_is_refused() {
     }
     fs::write(folder.path().join("config.json"), agreeing.to_string()).unwrap();
     assert!(read(folder.path(), nano(), Backbone::Dit).unwrap()[..embedding.len()] == embedding);
-}
-
-#[test]
-fn checkpoint_with_tensors_beside_the_network_is_read_and_lists_them() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("m.safetensors");
-    let expected = initial(nano(), Backbone::Dit, 7);
-    let mut all = tensors(Backbone::Dit, "backbone.");
-    for name in [
-        "noise.sigma_max",
-        "metrics.nll.mean_value",
-        "valid_metrics.ppl.weight",
-    ] {
-        all.push((name.to_owned(), vec![1], vec![1.0]));
-    }
-    save(&path, &all);
-    let checkpoint = ForeignCheckpoint::at(&path).unwrap();
-    assert_eq!(
-        checkpoint.skipped(),
-        ["noise", "metrics", "valid_metrics"].map(|name| format!("`{name}`: 1 tensor beside the network"))
-    );
-    assert!(read(&path, nano(), Backbone::Dit).unwrap() == expected);
-    // Averaged weights among the others, by name.
-    for prefix in ["ema.", "model_ema.module.", "ema_model.backbone."] {
-        let mut both = all.clone();
-        let mut average = tensors(Backbone::Dit, prefix);
-        average[0].2[0] = 9.0;
-        both.extend(average);
-        both.push((
-            format!("{}decay", prefix.split_inclusive('.').next().unwrap()),
-            vec![1],
-            vec![0.5],
-        ));
-        save(&path, &both);
-        let mut checkpoint = ForeignCheckpoint::at(&path).unwrap();
-        assert_eq!(checkpoint.choose(None).unwrap(), Weights::Ema);
-        let average = checkpoint.read(nano(), Backbone::Dit, Weights::Ema).unwrap();
-        assert_eq!((average[0], &average[1..]), (9.0, &expected[1..]), "{prefix}");
-        assert!(checkpoint.read(nano(), Backbone::Dit, Weights::Raw).unwrap() == expected);
-    }
-    // PyTorch's averaged model says of its weights that they are an average.
-    let mut averaged = tensors(Backbone::Dit, "module.");
-    averaged.push(("n_averaged".to_owned(), vec![1], vec![12.0]));
-    save(&path, &averaged);
-    let mut checkpoint = ForeignCheckpoint::at(&path).unwrap();
-    assert_eq!(checkpoint.choose(None).unwrap(), Weights::Ema);
-    assert!(checkpoint.read(nano(), Backbone::Dit, Weights::Ema).unwrap() == expected);
-    // Others have a way out.
-    all.push(("lm_head.weight".to_owned(), vec![2], vec![1.0, 2.0]));
-    save(&path, &all);
-    let (text, hint) = refused(&path);
-    assert!(
-        text.contains("`lm_head.weight` is not a tensor of the network"),
-        "{text}"
-    );
-    assert!(hint.contains("del state[\"lm_head.weight\"]"), "{hint}");
-    // A tensor too few, and the other backbone: the hint is not the shape that was asked for.
-    all.pop();
-    all.remove(3);
-    save(&path, &all);
-    let (text, hint) = refused(&path);
-    assert!(text.contains("is missing"), "{text}");
-    assert!(hint.contains("save all tensors of the network"), "{hint}");
-    let error = read(&path, nano(), Backbone::Transformer).unwrap_err();
-    let hint = error.hint_text().unwrap();
-    assert!(hint.contains("a DiT is trained for: `mdlm`"), "{hint}");
 }
 
 #[test]

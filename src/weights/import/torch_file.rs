@@ -6,7 +6,7 @@
 //! | `ema` and others | their average: see `average.rs`; `decay`, `num_updates` |
 //! | `global_step` or `step`, `epoch` | counters |
 //! | `optimizer_states` or `optimizer` | AdamW's moments and updates, by the number of the parameter, and its settings |
-//! | `lr_schedulers` | the position of the learning rate's schedule, and its kind as far as its state shows it |
+//! | `lr_schedulers` | the position of the learning rate's schedule and the next rate, its kind and end as far as its state shows them |
 //! | `hyper_parameters` | the settings of the run, as objects of OmegaConf, which are read as data |
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::config::{ConfigFacts, SETTINGS};
 use super::guess::GuessedShape;
-use super::run::RunSettings;
+use super::run::{RateState, RunSettings};
 use super::store::TensorStore;
 use super::{MOMENTS, TrainingFacts, WeightSet};
 use crate::error::{Context as _, Error, Result};
@@ -58,12 +58,21 @@ pub(super) struct TorchStore {
 
 impl TensorStore for TorchStore {
     fn floats(&mut self, stored: &str, into: &mut [f32]) -> Result<()> {
-        let tensor = self.tensors.get(stored);
-        let tensor = tensor.ok_or_else(|| Error::internal(format!("tensor `{stored}` got lost")))?;
-        self.file
-            .floats(tensor, into)
-            .context(|| format!("tensor `{stored}`"))
+        let tensor = tensor_of(&self.tensors, stored)?;
+        let read = self.file.floats(tensor, into);
+        read.context(|| format!("tensor `{stored}`"))
     }
+
+    fn integers(&mut self, stored: &str, into: &mut [i64]) -> Result<()> {
+        let tensor = tensor_of(&self.tensors, stored)?;
+        let read = self.file.integers(tensor, into);
+        read.context(|| format!("tensor `{stored}`"))
+    }
+}
+
+fn tensor_of<'t>(tensors: &'t HashMap<String, TorchTensor>, stored: &str) -> Result<&'t TorchTensor> {
+    let tensor = tensors.get(stored);
+    tensor.ok_or_else(|| Error::internal(format!("tensor `{stored}` got lost")))
 }
 
 /// What a file holds.
@@ -257,6 +266,10 @@ impl Contents {
         let betas = pickle.get(group, "betas");
         let betas = betas.map_or(&[][..], |betas| pickle.elements(betas));
         let beta = |at: usize| betas.get(at).and_then(|node| pickle.float(*node));
+        // Schedules keep the first rate beside that of the next update.
+        self.training.rates.next_rate = number("initial_lr")
+            .and(number("lr"))
+            .filter(|rate| rate.is_finite());
         self.training.settings = RunSettings {
             learning_rate: number("initial_lr").or(number("lr")),
             beta1: beta(0),
@@ -366,7 +379,8 @@ impl Contents {
         }
     }
 
-    /// The schedule of the learning rate: its position, and its kind where the class that saved it is recognized by its state.
+    /// The schedule of the learning rate: its position, the rate of the next update, and its kind and end where the class that
+    /// saved it is recognized by its state. That of the authors' cosine is timm's: `t_initial` updates after `warmup_t`.
     fn schedule(&mut self, pickle: &Pickle) {
         let Some(list) = pickle.get(pickle.root(), "lr_schedulers") else {
             return;
@@ -374,12 +388,34 @@ impl Contents {
         let schedules = pickle.elements(list);
         self.training.schedules = schedules.len();
         let &[schedule] = schedules else { return };
-        let position = pickle
-            .get(schedule, "last_epoch")
-            .and_then(|node| pickle.int(node));
+        let position = ["last_epoch", "_last_epoch"]
+            .iter()
+            .find_map(|key| pickle.int(pickle.get(schedule, key)?));
         self.training.schedule_step = position.and_then(|position| u64::try_from(position).ok());
+        let number = |key: &str| {
+            let number = pickle.get(schedule, key).and_then(|node| pickle.float(node));
+            number.filter(|number| number.is_finite())
+        };
+        let rates = pickle.get(schedule, "_last_lr");
+        let rates = rates.map_or(&[][..], |rates| pickle.elements(rates));
+        let rate = rates.first().and_then(|rate| pickle.float(*rate));
+        let is_after_warmup = pickle
+            .get(schedule, "warmup_prefix")
+            .and_then(|node| pickle.bool(node));
+        let before = number("warmup_t").filter(|_| is_after_warmup == Some(true));
+        let after_warmup = number("t_initial").map(|steps| steps + before.unwrap_or(0.0));
+        self.training.rates = RateState {
+            next_rate: rate
+                .filter(|rate| rate.is_finite())
+                .or(self.training.rates.next_rate),
+            cosine_end: number("T_max").or(after_warmup),
+            cosine_floor: number("eta_min").or(number("lr_min")),
+        };
+        let settings = &mut self.training.settings;
+        settings.warmup_steps = settings.warmup_steps.or(number("warmup_t"));
         let kinds = [
             ("T_max", "cosine"),
+            ("t_initial", "cosine"),
             ("T_0", "cosine with restarts"),
             ("step_size", "in steps"),
             ("milestones", "in steps"),

@@ -3,17 +3,18 @@ use std::io::Cursor;
 
 use mdlm::weights::torch::pickle::parse;
 use mdlm::weights::torch::tensor::TorchFile;
+use mdlm_fuzz::{archive, is_pickle};
 
-// Bytes as an archive of `torch.save`, or as its pickle alone: values that can be printed and tensors that can be read, or an
-// error of the input.
+// Bytes as an archive of `torch.save`, or as its pickle, alone and in an archive: values that can be printed and tensors that can
+// be read, or an error of the input.
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    if !bytes.starts_with(b"PK") {
-        if let Ok(pickle) = parse(bytes) {
-            assert!(pickle.describe(pickle.root(), 200).chars().count() <= 201);
-        }
-        return;
+    if is_pickle(bytes)
+        && let Ok(pickle) = parse(bytes)
+    {
+        assert!(pickle.describe(pickle.root(), 200).chars().count() <= 201);
     }
-    let mut file = match TorchFile::of(Cursor::new(bytes.to_vec())) {
+    let file = if is_pickle(bytes) { archive(bytes) } else { bytes.to_vec() };
+    let mut file = match TorchFile::of(Cursor::new(file)) {
         Ok(file) => file,
         Err(error) => {
             assert_eq!(error.kind(), mdlm::error::Kind::Input, "{error}");
@@ -27,6 +28,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         if tensor.elements() < 10_000 {
             let _ = file.bytes(&tensor, &mut vec![0; tensor.elements() * tensor.dtype.width()]);
             let _ = file.floats(&tensor, &mut vec![0.0; tensor.elements()]);
+            let _ = file.integers(&tensor, &mut vec![0; tensor.elements()]);
         }
     }
 });

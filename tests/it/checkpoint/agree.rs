@@ -8,10 +8,8 @@ use mdlm::shapes::Backbone;
 use mdlm::weights::torch::write::TorchItem;
 use serde_json::{Value, json};
 
-use super::{
-    Project, Settings, checkpoint, config, dict, hub, lightning, nano, published, read, save, state, text,
-    training,
-};
+use super::lightning::{Settings, dict, lightning, lightning_with, state, text, training};
+use super::{Project, checkpoint, config, hub, nano, published, read, save};
 use crate::support::words;
 
 #[test]
@@ -344,12 +342,12 @@ fn checkpoint_run_with_several_groups_is_imported_and_not_continued() {
     let project = Project::new();
     let weights = initial(nano(), Backbone::Dit, 3);
     let zeros = vec![0.0; weights.len()];
-    super::lightning_with(
+    lightning_with(
         &project.path("last.ckpt"),
         3,
         [&weights, &weights, &zeros, &zeros],
         &|_| (),
-        2,
+        (2, TorchItem::Int(3)),
     );
     project.manifest(&json!({ "model": checkpoint("last.ckpt") }));
     let said = words(&project.ok(&["run", "x.json"], None));
@@ -394,4 +392,96 @@ fn checkpoint_index_is_a_file_that_stands_for_its_shards() {
     });
     project.ok(&["run", "x.json"], None);
     assert_ne!(project.artifact("model"), imported);
+}
+
+/// The learning rates of a training from elsewhere go on as its file states them, or a warning names both.
+#[test]
+fn checkpoint_continued_with_other_learning_rates_is_warned_of() {
+    let project = Project::new();
+    let said = |first: &Value, steps: u64, second: &Value| {
+        project.manifest(&json!({ "first": training(4, first) }));
+        project.ok(&["run", "x.json"], None);
+        let export = [
+            "export",
+            "x.json",
+            "first",
+            "--to",
+            "lightning",
+            "last.ckpt",
+            "--force",
+        ];
+        project.ok(&export, None);
+        let mut more = json!({ "init": "model", "continue": true });
+        more.as_object_mut()
+            .unwrap()
+            .extend(second.as_object().unwrap().clone());
+        project.manifest(&json!({ "model": checkpoint("last.ckpt"), "tuned": training(steps, &more) }));
+        words(&project.ok(&["run", "x.json"], None))
+    };
+    let constant = json!({ "warmup_steps": 4 });
+    let found = said(&constant, 6, &constant);
+    assert!(!found.contains("learning rate of step"), "{found}");
+    let half = json!({ "warmup_steps": 4, "learning_rate": 5e-4 });
+    let found = said(&half, 8, &json!({ "warmup_steps": 8 }));
+    let rates =
+        "the learning rate of step 5 is 0.0005 in the training of `model`, and 0.000625 in this stage";
+    let way_out = "`\"warmup_rates\": \"published\"` gives its rate";
+    assert!(found.contains(rates) && found.contains(way_out), "{found}");
+    let found = said(
+        &half,
+        8,
+        &json!({ "warmup_steps": 8, "warmup_rates": "published" }),
+    );
+    assert!(!found.contains("learning rate of step"), "{found}");
+    // At the end of a cosine, which a longer training stretches.
+    let cosine = json!({ "warmup_steps": 2, "schedule": "cosine" });
+    let found = said(&cosine, 8, &cosine);
+    for part in [
+        "the cosine of the learning rate ends at step 4 in the training of `model`, and at step 8 (`steps`) in this stage",
+        "the learning rate of step 5 is 0 in the training of `model`, and 0.0005 in this stage",
+    ] {
+        assert!(found.contains(part), "{part}: {found}");
+    }
+    assert!(!found.contains("`schedule` is"), "{found}");
+    let found = said(&cosine, 8, &json!({ "warmup_steps": 2 }));
+    assert!(
+        found.contains("`schedule` is cosine in the training of `model`, and constant from step 4 on"),
+        "{found}"
+    );
+    assert!(!found.contains("the cosine of the learning rate"), "{found}");
+    let shown = words(&project.ok(&["checkpoint", "last.ckpt"], None));
+    assert!(shown.contains("learning rate 0 at the next step"), "{shown}");
+}
+
+#[test]
+fn checkpoint_average_with_a_constant_decay_is_continued_where_ours_is_constant() {
+    let project = Project::new();
+    let weights = initial(nano(), Backbone::Dit, 3);
+    let zeros = vec![0.0; weights.len()];
+    let values = [&*weights, &*weights, &*zeros, &*zeros];
+    let continued = json!({ "init": "model", "continue": true });
+    let stages =
+        |steps: u64| json!({ "model": checkpoint("last.ckpt"), "tuned": training(steps, &continued) });
+    lightning_with(
+        &project.path("last.ckpt"),
+        3,
+        values,
+        &|_| (),
+        (1, TorchItem::None),
+    );
+    project.manifest(&stages(5));
+    let found = project.refused(&["run", "x.json"]);
+    let decays = "the decay of the average of `model` is 0.99 at every step, and here it would rise to it: it is 0.35714285714285715 \
+                  at step 4";
+    assert!(found.contains(decays), "{found}");
+    // (1 + n) / (10 + n) is above 0.99 from update 890 on.
+    lightning_with(
+        &project.path("last.ckpt"),
+        900,
+        values,
+        &|_| (),
+        (1, TorchItem::None),
+    );
+    project.manifest(&stages(901));
+    project.ok(&["run", "x.json"], None);
 }

@@ -12,7 +12,8 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
-use super::{Project, checkpoint, config, dict, lightning, nano, published, read};
+use super::lightning::{dict, lightning};
+use super::{Project, checkpoint, config, nano, published, read};
 use crate::support::words;
 
 /// Rows of tokens, and with `sigma` their noise levels.

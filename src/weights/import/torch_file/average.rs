@@ -71,7 +71,10 @@ impl Contents {
         let pickle = file.pickle();
         let number = |key: &str| pickle.get(node, key);
         let decay = number("decay").and_then(|node| pickle.float(node));
-        let updates = number("num_updates").and_then(|node| pickle.int(node));
+        let updates = number("num_updates");
+        // `torch_ema` and the authors' class have `None` for it where the decay is not to rise.
+        let is_constant = updates.is_some_and(|node| matches!(pickle.value(node), PickleValue::None));
+        let updates = updates.and_then(|node| pickle.int(node));
         let (mut path, mut weights) = (key.to_owned(), node);
         // `{"ema": {"state_dict": {"module": …}}}` at the most.
         for _ in 0..2 {
@@ -122,6 +125,7 @@ impl Contents {
             ));
         }
         self.training.decay = decay;
+        self.training.is_decay_constant = is_constant;
         self.training.average_updates = updates.and_then(|updates| u64::try_from(updates).ok());
         Ok((tensors, !list.is_empty()))
     }

@@ -166,6 +166,10 @@ fn checkpoint_of_lightning_has_weights_average_and_counters() {
                 average_updates: Some(999),
                 moments: Some(count),
                 updates: Some(1_000),
+                rates: RateState {
+                    next_rate: Some(1e-4),
+                    ..RateState::default()
+                },
                 settings: RunSettings {
                     ema: Some(0.9999),
                     ..adam()
@@ -340,6 +344,77 @@ fn checkpoint_run_with_several_optimizers_or_another_schedule_is_not_continued()
         .run(nano(), Backbone::Dit)
         .unwrap();
     assert_eq!((run.step, run.schedule.as_deref()), (1_000, Some("cosine")));
+}
+
+#[test]
+fn checkpoint_schedule_states_the_next_rate_and_the_end_of_its_cosine() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("last.ckpt");
+    let run = |schedule: Vec<(&str, TorchItem)>| {
+        let list = TorchItem::List(vec![dict(schedule)]);
+        save_entries(&path, vec![("lr_schedulers", list)]);
+        ForeignCheckpoint::at(&path)
+            .unwrap()
+            .run(nano(), Backbone::Dit)
+            .unwrap()
+    };
+    let float = TorchItem::Float;
+    let rates = |next_rate, cosine_end, cosine_floor| RateState {
+        next_rate: Some(next_rate),
+        cosine_end,
+        cosine_floor,
+    };
+    // PyTorch's own classes. Without a rate in the schedule, the optimizer's is the next one.
+    let found = run(vec![
+        ("last_epoch", int(1_000)),
+        ("_last_lr", TorchItem::List(vec![float(2e-4)])),
+    ]);
+    assert_eq!((found.rates, found.schedule), (rates(2e-4, None, None), None));
+    let found = run(vec![
+        ("T_max", int(2_000)),
+        ("eta_min", float(1e-6)),
+        ("last_epoch", int(1_000)),
+        ("_last_lr", TorchItem::List(vec![float(f64::NAN)])),
+    ]);
+    assert_eq!(found.rates, rates(1e-4, Some(2_000.0), Some(1e-6)));
+    // timm's, as the authors use it: its length is counted from the end of warm-up.
+    let timm = |is_prefix| {
+        vec![
+            ("_last_epoch", int(1_000)),
+            ("t_initial", float(1_800.0)),
+            ("lr_min", float(0.0)),
+            ("warmup_t", float(200.0)),
+            ("warmup_prefix", TorchItem::Bool(is_prefix)),
+        ]
+    };
+    let found = run(timm(true));
+    assert_eq!(found.rates, rates(1e-4, Some(2_000.0), Some(0.0)));
+    assert_eq!(
+        (found.schedule.as_deref(), found.settings.warmup_steps),
+        (Some("cosine"), Some(200.0))
+    );
+    assert_eq!(run(timm(false)).rates, rates(1e-4, Some(1_800.0), Some(0.0)));
+}
+
+#[test]
+fn checkpoint_average_without_updates_has_a_constant_decay() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("last.ckpt");
+    let of = |updates: TorchItem| {
+        let average = dict(vec![
+            ("decay", TorchItem::Float(0.5)),
+            ("num_updates", updates),
+            ("shadow_params", shadow()),
+        ]);
+        save_entries(&path, vec![("ema", average)]);
+        let run = ForeignCheckpoint::at(&path)
+            .unwrap()
+            .run(nano(), Backbone::Dit)
+            .unwrap();
+        (run.average_updates, run.is_decay_constant, run.settings.ema)
+    };
+    assert_eq!(of(TorchItem::None), (None, true, Some(0.5)));
+    assert_eq!(of(int(7)), (Some(7), false, Some(0.5)));
 }
 
 /// The dims of [`state_dict`], as a list without names.
