@@ -218,7 +218,11 @@ impl Pack {
         if self.wrap && self.stride.is_some() {
             faults.push(
                 entry
-                    .fault(Code::Context, "stride", "rows of the published grouping do not overlap")
+                    .fault(
+                        Code::Context,
+                        "stride",
+                        "rows of the published grouping do not overlap",
+                    )
                     .expected("`stride` without `grouping`")
                     .hint("remove `stride`, or `grouping` to score every token once"),
             );
