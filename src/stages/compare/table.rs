@@ -149,7 +149,7 @@ pub(super) fn table(found: &Comparison) -> ComparisonFile<'_> {
 /// `compare.json` of several texts.
 #[derive(Serialize)]
 pub(super) struct Tables<'a> {
-    texts: Vec<Table<'a>>,
+    texts: Vec<ComparisonFile<'a>>,
 }
 
 pub(super) fn tables(found: &[Comparison]) -> Tables<'_> {

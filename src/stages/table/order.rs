@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::found::FoundResult;
 use super::{ColumnHead, RowOfCells};
 use crate::evaluate::Interval;
-use crate::stages::compare::{Comparison, Row};
+use crate::stages::compare::{Comparison, Row, by_text};
 
 /// Two rows that are neighbours in the published order of a column.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,7 +39,7 @@ pub enum OrderFinding {
     Reversed,
     /// They are not clearly different.
     Open,
-    /// Their values do not compare, as those of a model that is given the lengths of the records with one that is not.
+    /// Their values do not compare: they are on different texts, or one model is given the lengths of the records.
     Incomparable,
 }
 
@@ -85,7 +85,14 @@ fn pair_of(column: &str, names: [&str; 2], results: &[Vec<&FoundResult>; 2]) -> 
             ..found.row.clone()
         })
     });
-    let compared = Comparison::of(rows.collect(), None);
+    // Results on different texts do not compare.
+    let mut texts = by_text(rows.collect());
+    let rows = if texts.len() == 1 {
+        texts.pop().unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    let compared = Comparison::of(rows, None);
     let leads = |name: &str| compared.rows.first().and_then(|row| row.name.as_deref()) == Some(name);
     let (found, covers_seeds) = match &compared.verdict {
         None => (OrderFinding::Incomparable, false),
