@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use indexmap::IndexMap;
+
 use super::cell::{Agreement, Cell, CellValue, PublishedCell};
 use super::order::{OrderFinding, OrderedPair};
 use super::{ColumnHead, RowOfCells, TableResult};
@@ -371,24 +373,26 @@ fn measured(found: &TableResult) -> Option<String> {
     (!parts.is_empty()).then(|| sentence(&format!("measured on {}", parts.join("; "))))
 }
 
-/// The cells without a value, or without some of their seeds, with the reason.
+/// The cells without a value, or without some of their seeds, with the reason: of each reason the rows, each with its columns.
 fn missing(found: &TableResult) -> Vec<String> {
-    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+    let mut reasons: IndexMap<&str, IndexMap<&str, Vec<&str>>> = IndexMap::new();
     for row in &found.rows {
         for (cell, column) in row.cells.iter().zip(&found.columns) {
-            let Some(reason) = cell.missing.as_deref() else {
-                continue;
-            };
-            let place = format!("{} in {}", row.name, column.name);
-            match reasons.iter_mut().find(|(other, _)| *other == reason) {
-                Some((_, places)) => places.push(place),
-                None => reasons.push((reason, vec![place])),
+            if let Some(reason) = cell.missing.as_deref() {
+                let rows = reasons.entry(reason).or_default();
+                rows.entry(&row.name).or_default().push(&column.name);
             }
         }
     }
+    let places = |rows: &IndexMap<&str, Vec<&str>>| {
+        let rows = rows
+            .iter()
+            .map(|(row, columns)| format!("{row} in {}", columns.join(", ")));
+        rows.collect::<Vec<_>>().join("; ")
+    };
     let sentences = reasons
         .iter()
-        .map(|(reason, places)| format!("Missing: {}: {reason}", places.join(", ")));
+        .map(|(reason, rows)| format!("Missing: {}: {reason}", places(rows)));
     sentences.map(|text| sentence(&text)).collect()
 }
 
