@@ -6,7 +6,7 @@ use crate::cli::args::project::{Project, ProjectArgs};
 use crate::cli::render::tabulated;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::joined;
-use mdlm::error::{Error, Result};
+use mdlm::error::{Context as _, Error, Result};
 use mdlm::manifest::{self, Compared, Stage};
 use mdlm::plan::{self, Decision, Plan, Selection};
 use mdlm::stages::compare::markdown_of;
@@ -65,10 +65,16 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Err(code) => return Ok(code),
     };
     let tables = chosen(&project, &args.stages)?;
-    let tables: Vec<(String, TableResult)> = tables
-        .into_iter()
-        .map(|(name, table)| Ok((name.clone(), filled(&project, table)?)))
-        .collect::<Result<_>>()?;
+    // A table that cannot be filled does not hide the others.
+    let mut failed = None;
+    let mut filled_tables = Vec::new();
+    for (name, table) in tables {
+        match filled(&project, table).context(|| format!("table `{name}`")) {
+            Ok(table) => filled_tables.push((name, table)),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    let tables = filled_tables;
     let format = if args.json { Format::Json } else { args.format };
     let texts = tables.iter().map(|(_, table)| match format {
         Format::Text => tabulated::text(table, terminal.colors_output()),
@@ -86,7 +92,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     } else {
         terminal.output(&texts.collect::<Vec<_>>().join("\n"))?;
     }
-    Ok(0)
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(0),
+    }
 }
 
 /// The table stages to show.
@@ -182,6 +191,6 @@ fn sought(project: &Project, plan: &Plan, of: &Compared) -> Result<Sought> {
         Decision::Away(_) | Decision::Fetch(_) => {
             Err("its result is in the shared cache; `mdlm pull` fetches it".to_owned())
         }
-        Decision::Run { reasons, .. } => Err(joined(reasons)),
+        Decision::Run { reasons, .. } => Err(format!("not run with these settings: {}", joined(reasons))),
     })
 }

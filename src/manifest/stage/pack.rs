@@ -41,7 +41,7 @@ pub struct Pack {
     #[serde(default, skip_serializing_if = "crate::manifest::published::is_default")]
     pub grouping: Grouping,
     /// Makes wrapped rows overlap, for evaluation: each begins so many tokens of text after the one before. Every token of the
-    /// text and every EOS between documents is scored once, given the tokens before it in its row: at least L − 2 − `stride`
+    /// text and the EOS after each document is scored once, given the tokens before it in its row: at least L − 2 − `stride`
     /// of them, but for the first row. No tail is lost, since the last row ends with the text. BOS at a row's start and EOS at
     /// its end are not scored. At most L − 2; half of that gives every token half a row of context. Default: rows do not
     /// overlap, as in the MDLM authors' evaluation (arXiv 2406.07524).

@@ -64,7 +64,7 @@ pub struct Source {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub limit: Option<u64>,
-    /// Whether the words of each record are counted, as it is read and before `detokenize`: what lies between white space,
+    /// Whether the words of each record are counted, as it is read and before `detokenize`: what lies between ASCII white space,
     /// ends of lines left out. `evaluate` then gives the perplexity per word, as figures on Penn Treebank and WikiText have it.
     /// Default: our choice; without the count there is no perplexity per word.
     #[serde(default, skip_serializing_if = "is_off")]

@@ -70,7 +70,7 @@ pub struct Table {
 }
 
 /// A row of a table.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TableRow {
     /// Name of the row.
@@ -92,9 +92,27 @@ pub struct TableRow {
     /// Why the row has no results, where it cannot have any. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
+    /// Whether its results have the settings of its published figures, if those of the table have. Default: as the table.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub verdicts: bool,
     /// A footnote of the row. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+impl Default for TableRow {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            group: None,
+            select: None,
+            published: IndexMap::new(),
+            source: None,
+            missing: None,
+            verdicts: true,
+            note: None,
+        }
+    }
 }
 
 /// A column of a table.
@@ -118,7 +136,7 @@ pub type Selected = IndexMap<String, Value>;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PublishedFigure {
-    /// The figure, in the unit of its column.
+    /// The figure, in the unit of its column; a share, such as `last_word_accuracy`, from 0 to 1.
     #[schemars(range(min = 0.0))]
     pub value: f64,
     /// Whether it is an upper bound. Default: an exact value.
@@ -128,6 +146,21 @@ pub struct PublishedFigure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0))]
     pub sd: Option<f64>,
+    /// Digits after the point as printed: the figure is rounded to them. Default: 2, or as many as `value` has if these are
+    /// more; counts, such as parameters, are rounded to their last digit that is not 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 15))]
+    pub decimals: Option<u32>,
+}
+
+impl PublishedFigure {
+    /// Digits after the point as printed.
+    #[must_use]
+    pub fn decimals(&self) -> usize {
+        let written = self.value.to_string();
+        let written = written.split('.').nth(1).map_or(0, str::len);
+        self.decimals.map_or(written.max(2), |stated| stated as usize)
+    }
 }
 
 /// What a column shows of a result.
@@ -165,7 +198,8 @@ pub enum TableValue {
     NetworkCalls,
     /// Parameters of the model, embeddings and output layer included.
     Parameters,
-    /// Tokens that the training predicted: of a row all for `ar`, and the masked ones otherwise, half on average.
+    /// Tokens that the training predicted: of a row all for `ar`, and the masked ones otherwise: half on average, and for
+    /// `mlm` the share `rate`.
     TrainedTokens,
     /// Rows that were measured.
     Rows,
@@ -242,6 +276,35 @@ impl TableValue {
         }
     }
 
+    /// The kinds of stages whose results may have it.
+    #[must_use]
+    pub fn of(self) -> &'static [StageKind] {
+        match self {
+            Self::NatsPerToken | Self::BitsPerToken | Self::BitsPerByte | Self::BitsPerByteNormalized => {
+                &[StageKind::Evaluate, StageKind::Train]
+            }
+            Self::Grammatical | Self::NetworkCalls => &[StageKind::Sample, StageKind::Judge],
+            Self::GenerativePerplexity | Self::UnigramEntropy => &[StageKind::Judge],
+            Self::Parameters | Self::TrainedTokens => TABULATED,
+            _ => &[StageKind::Evaluate],
+        }
+    }
+
+    /// Whether it is a share, which is shown in percent.
+    #[must_use]
+    pub fn is_share(self) -> bool {
+        matches!(self, Self::Grammatical | Self::LastWordAccuracy)
+    }
+
+    /// Whether it is a count, which is printed rounded to its first digits.
+    #[must_use]
+    pub fn is_count(self) -> bool {
+        matches!(
+            self,
+            Self::Parameters | Self::TrainedTokens | Self::Rows | Self::Tokens | Self::Words
+        )
+    }
+
     /// Whether it is of a model's likelihood of held-out text, and so a bound or an exact value.
     #[must_use]
     pub fn is_likelihood(self) -> bool {
@@ -312,6 +375,8 @@ impl StageSpec for Table {
         }
         self.check_names(entry, faults);
         self.check_selections(entry, faults);
+        self.check_figures(entry, faults);
+        self.check_shown(stages, entry, faults);
         self.check_judges(stages, entry, faults);
     }
 }
@@ -480,6 +545,91 @@ impl Table {
         }
     }
 
+    /// Published figures that cannot be what their column shows.
+    fn check_figures(&self, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
+        let (_, columns) = self.layout();
+        for (place, row) in self.rows.iter().enumerate() {
+            for (name, figure) in &row.published {
+                let Some(column) = columns.iter().find(|column| column.name == *name) else {
+                    continue;
+                };
+                let at = format!("rows/{place}/published/{}/value", escaped(name));
+                let show = column.show.unwrap_or(self.show);
+                if show.is_share() && figure.value > 1.0 {
+                    let message = format!("{} is no share", figure.value);
+                    faults.push(
+                        entry
+                            .fault(Code::OutOfRange, &at, message)
+                            .expected("a number from 0 to 1")
+                            .hint(format!("write {} if it is in percent", figure.value / 100.0)),
+                    );
+                }
+                if figure.value == 0.0 && !show.is_share() {
+                    let message = "a published figure of 0 says nothing about a result";
+                    faults.push(
+                        entry
+                            .fault(Code::OutOfRange, &at, message)
+                            .expected("a number above 0")
+                            .hint("leave the figure out where none was published"),
+                    );
+                }
+            }
+        }
+        for (list, names) in [
+            ("rows", self.rows.iter().map(|row| &row.name).collect::<Vec<_>>()),
+            (
+                "columns",
+                self.columns.iter().map(|column| &column.name).collect(),
+            ),
+        ] {
+            for (place, _) in names
+                .iter()
+                .enumerate()
+                .filter(|(_, name)| name.trim().is_empty())
+            {
+                let fault = entry.fault(
+                    Code::InvalidName,
+                    &format!("{list}/{place}/name"),
+                    "the name is empty",
+                );
+                faults.push(fault.expected("a name of at least one character"));
+            }
+        }
+    }
+
+    /// Columns that show what no result in them can have.
+    fn check_shown(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
+        let (rows, columns) = self.layout();
+        for (place, column) in columns.iter().enumerate() {
+            let show = column.show.unwrap_or(self.show);
+            let places = rows.iter().flat_map(|row| self.cell(row, column));
+            let kinds: Vec<StageKind> = places
+                .filter_map(|place| stages.entry(&self.of[place].stage)?.kind)
+                .collect();
+            if kinds.is_empty() || kinds.iter().any(|kind| show.of().contains(kind)) {
+                continue;
+            }
+            let at = if column.show.is_some() {
+                format!("columns/{place}/show")
+            } else {
+                "show".to_owned()
+            };
+            let message = format!(
+                "{} stages have no {}",
+                alternatives_of(&kinds),
+                quoted(show.name())
+            );
+            let fitting = TableValue::ALL.into_iter();
+            let fitting = fitting.filter(|show| kinds.iter().any(|kind| show.of().contains(kind)));
+            let fitting: Vec<&str> = fitting.map(TableValue::name).collect();
+            faults.push(
+                entry
+                    .fault(Code::WrongStage, &at, message)
+                    .expected(format!("one of {}", listed(&fitting))),
+            );
+        }
+    }
+
     /// Judge stages that measure several sample stages: a cell takes one of them.
     fn check_judges(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
         for (index, result) in self.of.iter().enumerate() {
@@ -496,11 +646,10 @@ impl Table {
                 );
                 let at = compared_role(index).unwrap_or("of");
                 let fault = entry.fault(Code::WrongStage, at, message);
-                faults.push(
-                    fault
-                        .expected("a judge stage of one sample stage")
-                        .hint("write a judge stage for each instance: \"of\": \"samples@steps=8\""),
-                );
+                faults.push(fault.expected("a judge stage of one sample stage").hint(format!(
+                    "write a judge stage for each of them: \"of\": \"{}\"",
+                    judge.of[0].stage
+                )));
             }
         }
     }
@@ -533,12 +682,20 @@ fn within<'a>(point: &'a Point, path: &str) -> Option<&'a Value> {
     })
 }
 
-/// Whether a swept value is the wanted one: an object also by its kind alone.
+/// Whether a swept value is the wanted one: a number also as text, an object also by its kind alone.
 fn is_called(found: &Value, wanted: &Value) -> bool {
-    found == wanted
-        || (wanted.is_string()
-            && found.get(KIND) == Some(wanted)
-            && found.as_object().is_some_and(|all| all.len() == 1))
+    found == wanted || words(found) == words(wanted)
+}
+
+/// Kinds of stages in words, each once: `evaluate or train`.
+fn alternatives_of(kinds: &[StageKind]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for kind in kinds {
+        if !names.contains(&kind.name()) {
+            names.push(kind.name());
+        }
+    }
+    names.join(" or ")
 }
 
 /// A swept value as the name of a row or a column.

@@ -1,11 +1,12 @@
 //! A cell: the result, or the mean of results that differ in seeds alone; the published figure; and the verdict.
 //!
 //! # The verdict
-//! A published figure is one training's, rounded. It agrees with
+//! A published figure is one training's, rounded to the digits that were printed. It agrees with
 //!
 //! * **one result** if the 95% interval of the result, widened by half of the figure's last digit, contains it;
 //! * **the mean over n seeds** if it lies in the prediction interval of one more seed, mean ± t · sd · √(1 + 1/n) with Student's
-//!   t of n − 1 degrees of freedom at 95%, widened likewise.
+//!   t of n − 1 degrees of freedom at 95%, widened likewise. Seeds of the evaluation alone say nothing of another training: the
+//!   table then says whose seeds they are.
 //!
 //! A standard deviation that was published with the figure widens the interval by twice itself. A bound has no verdict beside an
 //! exact value.
@@ -16,7 +17,7 @@ use super::Sought;
 use super::found::FoundResult;
 use crate::error::Error;
 use crate::evaluate::{Interval, Quantity};
-use crate::manifest::{PublishedFigure, TableColumn, TableRow, TableValue};
+use crate::manifest::{PublishedFigure, StageKind, TableColumn, TableRow, TableValue};
 use crate::stages::compare::group::seeds_of;
 use crate::stages::replicates::Spread;
 
@@ -53,6 +54,9 @@ pub struct CellValue {
     pub sd: Option<f64>,
     /// n: results with different seeds.
     pub seeds: usize,
+    /// The kinds of stages that draw by the seeds that differ, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeds_of: Vec<StageKind>,
     /// Whether it bounds the exact likelihood, where it is of a likelihood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantity: Option<Quantity>,
@@ -83,6 +87,8 @@ pub struct PublishedCell {
     /// The standard deviation published with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sd: Option<f64>,
+    /// Digits after the point as printed; of a count without effect.
+    pub decimals: usize,
     /// Where it comes from, if not where the figures of the table do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
@@ -120,6 +126,7 @@ pub(super) fn fill(
         value: figure.value,
         at_most: figure.at_most,
         sd: figure.sd,
+        decimals: figure.decimals(),
         source: row.source.clone(),
     });
     let found: Vec<&FoundResult> = sought.iter().filter_map(|one| one.as_ref().ok()).collect();
@@ -143,12 +150,13 @@ pub(super) fn fill(
             ..Cell::default()
         };
     };
-    let missing = reason.map(|reason| format!("{} of {} seeds: {reason}", found.len(), sought.len()));
+    let absent = sought.len() - found.len();
+    let missing = reason.map(|reason| format!("{absent} of {} results: {reason}", sought.len()));
     let verdict = row
         .published
         .get(&column.name)
-        .filter(|_| verdicts)
-        .map(|figure| agreement(&here, figure));
+        .filter(|_| verdicts && row.verdicts)
+        .map(|figure| agreement(&here, figure, show));
     Cell {
         here: Some(here),
         published,
@@ -195,6 +203,11 @@ fn value(found: &[&FoundResult], show: TableValue) -> Option<CellValue> {
         high: value.high,
         sd,
         seeds: distinct.len(),
+        seeds_of: if distinct.len() > 1 {
+            kinds_of_seeds(found)
+        } else {
+            Vec::new()
+        },
         quantity: likelihood.then_some(first.row.quantity),
         published_estimate: likelihood && first.row.published,
         per,
@@ -212,12 +225,17 @@ fn value(found: &[&FoundResult], show: TableValue) -> Option<CellValue> {
 }
 
 /// Whether a published figure agrees with a value; see the module.
-fn agreement(here: &CellValue, figure: &PublishedFigure) -> Agreement {
+fn agreement(here: &CellValue, figure: &PublishedFigure, show: TableValue) -> Agreement {
     if here.quantity.is_some_and(|quantity| quantity.is_bound()) != figure.at_most && here.quantity.is_some()
     {
         return Agreement::Incomparable;
     }
-    let slack = half_of_last_digit(figure.value) + 2.0 * figure.sd.unwrap_or(0.0);
+    let rounding = if show.is_count() {
+        half_of_last_digit(figure.value)
+    } else {
+        0.5 * 0.1f64.powi(figure.decimals() as i32)
+    };
+    let slack = rounding + 2.0 * figure.sd.unwrap_or(0.0);
     let around = match here.sd {
         Some(sd) => {
             let n = here.seeds as f64;
@@ -244,15 +262,28 @@ fn agreement(here: &CellValue, figure: &PublishedFigure) -> Agreement {
     }
 }
 
-/// Half of the last digit of a figure as it is written: 0.005 of 27.04, and half of the last digit that is not 0 of a whole
-/// number, 5,000,000 of 110,000,000.
+/// The kinds of stages that draw by the seeds in which results differ.
+fn kinds_of_seeds(found: &[&FoundResult]) -> Vec<StageKind> {
+    let mut kinds = Vec::new();
+    let count = found.first().map_or(0, |one| one.row.seeds.len());
+    for place in 0..count {
+        let of = |one: &&FoundResult| one.row.seeds.get(place).map(|seed| seed.value);
+        if found.iter().any(|one| of(one) != of(&found[0])) {
+            for kind in &found[0].row.seeds[place].kinds {
+                if !kinds.contains(kind) {
+                    kinds.push(*kind);
+                }
+            }
+        }
+    }
+    kinds
+}
+
+/// Half of the last digit of a count that is not 0: 5,000,000 of 110,000,000.
 fn half_of_last_digit(figure: f64) -> f64 {
-    let text = figure.to_string();
-    let exponent = match text.split_once('.') {
-        Some((_, decimals)) => -(decimals.len() as i32),
-        None => text.len() as i32 - text.trim_end_matches('0').len() as i32,
-    };
-    0.5 * 10f64.powi(if figure == 0.0 { 0 } else { exponent })
+    let text = format!("{:.0}", figure.trunc());
+    let zeros = text.len() - text.trim_end_matches('0').len();
+    0.5 * 10f64.powi(if figure < 1.0 { 0 } else { zeros as i32 })
 }
 
 #[cfg(test)]
@@ -266,6 +297,7 @@ mod tests {
             high: Some(value + half),
             sd: None,
             seeds: 1,
+            seeds_of: vec![],
             quantity: Some(Quantity::Bound),
             published_estimate: false,
             per: None,
@@ -277,7 +309,12 @@ mod tests {
             value,
             at_most: true,
             sd: None,
+            decimals: None,
         }
+    }
+
+    fn compare(here: &CellValue, figure: &PublishedFigure) -> Agreement {
+        agreement(here, figure, TableValue::Perplexity)
     }
 
     #[test]
@@ -290,26 +327,26 @@ mod tests {
             (26.9, 0.1, false),
             (26.9, 0.1351, true),
         ] {
-            let found = agreement(&here(value, half), &figure(27.04));
+            let found = compare(&here(value, half), &figure(27.04));
             assert_eq!(
                 found == Agreement::Agrees,
                 expected,
                 "{value} ± {half}: {found:?}"
             );
         }
-        let Agreement::Higher { percent } = agreement(&here(30.0, 0.1), &figure(25.0)) else {
+        let Agreement::Higher { percent } = compare(&here(30.0, 0.1), &figure(25.0)) else {
             panic!("30 is higher than 25");
         };
         assert!((percent - 20.0).abs() < 1e-9);
         assert!(matches!(
-            agreement(&here(20.0, 0.1), &figure(25.0)),
+            compare(&here(20.0, 0.1), &figure(25.0)),
             Agreement::Lower { .. }
         ));
         let published_with_sd = PublishedFigure {
             sd: Some(0.5),
             ..figure(25.0)
         };
-        assert_eq!(agreement(&here(26.0, 0.1), &published_with_sd), Agreement::Agrees);
+        assert_eq!(compare(&here(26.0, 0.1), &published_with_sd), Agreement::Agrees);
     }
 
     #[test]
@@ -318,12 +355,12 @@ mod tests {
             at_most: false,
             ..figure(27.04)
         };
-        assert_eq!(agreement(&here(27.04, 0.1), &exact), Agreement::Incomparable);
+        assert_eq!(compare(&here(27.04, 0.1), &exact), Agreement::Incomparable);
         let of_no_likelihood = CellValue {
             quantity: None,
             ..here(27.04, 0.1)
         };
-        assert_eq!(agreement(&of_no_likelihood, &exact), Agreement::Agrees);
+        assert_eq!(compare(&of_no_likelihood, &exact), Agreement::Agrees);
     }
 
     #[test]
@@ -334,26 +371,31 @@ mod tests {
             seeds: 3,
             ..here(27.0, 0.01)
         };
-        assert_eq!(agreement(&mean, &figure(27.49)), Agreement::Agrees);
-        assert!(matches!(
-            agreement(&mean, &figure(27.51)),
-            Agreement::Lower { .. }
-        ));
+        assert_eq!(compare(&mean, &figure(27.49)), Agreement::Agrees);
+        assert!(matches!(compare(&mean, &figure(27.51)), Agreement::Lower { .. }));
     }
 
     #[test]
-    fn table_figures_are_rounded_at_their_last_digit() {
-        for (figure, half) in [
-            (27.04, 0.005),
-            (21.5, 0.05),
-            (110e6, 5e6),
-            (139_412_858.0, 0.5),
-            (0.0, 0.5),
-        ] {
+    fn table_figures_are_rounded_at_their_last_printed_digit() {
+        // 500 was printed as 500.00, whatever JSON leaves of it.
+        assert!(matches!(
+            compare(&here(499.9, 0.05), &figure(500.0)),
+            Agreement::Lower { .. }
+        ));
+        let whole = PublishedFigure {
+            decimals: Some(0),
+            ..figure(500.0)
+        };
+        assert_eq!(compare(&here(499.9, 0.05), &whole), Agreement::Agrees);
+        assert_eq!(figure(23.456).decimals(), 3);
+        // Counts are rounded to their first digits.
+        for (figure, half) in [(110e6, 5e6), (33e9, 5e8), (139_412_858.0, 0.5), (0.0, 0.5)] {
             assert!(
                 (half_of_last_digit(figure) / half - 1.0).abs() < 1e-12,
                 "{figure}"
             );
         }
+        let parameters = agreement(&here(112e6, 0.0), &figure(110e6), TableValue::Parameters);
+        assert_eq!(parameters, Agreement::Agrees);
     }
 }

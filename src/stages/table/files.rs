@@ -120,7 +120,8 @@ pub fn latex(found: &TableResult) -> String {
     let notes = notes(found);
     if !notes.is_empty() {
         lines.push("  \\par\\medskip\\footnotesize".to_owned());
-        lines.extend(notes.iter().map(|note| format!("  {}", escaped(note))));
+        let notes: Vec<String> = notes.iter().map(|note| format!("  {}", escaped(note))).collect();
+        lines.push(notes.join("\n\n"));
     }
     lines.push("\\end{table}".to_owned());
     lines.join("\n") + "\n"
@@ -135,6 +136,11 @@ fn escaped(text: &str) -> String {
             '\\' => out.push_str("\\textbackslash{}"),
             '~' => out.push_str("\\textasciitilde{}"),
             '^' => out.push_str("\\textasciicircum{}"),
+            '|' => out.push_str("\\textbar{}"),
+            '<' => out.push_str("\\textless{}"),
+            '>' => out.push_str("\\textgreater{}"),
+            '"' => out.push_str("\\textquotedbl{}"),
+            '≥' => out.push_str("$\\geq$"),
             '≤' => out.push_str("$\\leq$"),
             '±' => out.push_str("$\\pm$"),
             '–' => out.push_str("--"),

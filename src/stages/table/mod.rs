@@ -38,7 +38,7 @@ use crate::store::ExternalFile;
 pub use cell::{Agreement, Cell, CellValue, PublishedCell};
 pub use files::{csv, latex};
 pub use found::FoundResult;
-pub use order::{OrderFinding, OrderedPair};
+pub use order::{DifferenceBound, OrderFinding, OrderedPair};
 pub use text::{blocks, lines, notes};
 
 use super::compare::markdown_of;
@@ -242,11 +242,8 @@ fn one_setting(table: &Table, row: &TableRow, column: &TableColumn, places: &[us
             }
             all
         });
-    let also = if open.is_empty() {
-        "`stage`".to_owned()
-    } else {
-        format!("{} or `stage`", open.join(", "))
-    };
+    let stage = (!stated.contains(&"stage")).then(|| "`stage`".to_owned());
+    let open: Vec<String> = open.into_iter().chain(stage).collect();
     Err(Error::input(format!(
         "the cell of row `{}` and column `{}` has {}, which differ in more than seeds: `{}` and `{}`",
         row.name,
@@ -255,7 +252,13 @@ fn one_setting(table: &Table, row: &TableRow, column: &TableColumn, places: &[us
         first.stage,
         table.of[*other].stage
     ))
-    .hint(format!("state {also} in `where` of the row or of the column")))
+    .hint(match &*open {
+        [] => "take one of them out of `of`".to_owned(),
+        open => format!(
+            "state {} in `where` of the row or of the column",
+            open.join(" or ")
+        ),
+    }))
 }
 
 impl Run for Table {

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use indexmap::IndexMap;
 
 use super::cell::{Agreement, Cell, CellValue, PublishedCell};
-use super::order::{OrderFinding, OrderedPair};
+use super::order::{DifferenceBound, OrderFinding, OrderedPair, negated};
 use super::{ColumnHead, RowOfCells, TableResult};
 use crate::evaluate::Interval;
-use crate::manifest::TableValue;
+use crate::manifest::{StageKind, TableValue};
 use crate::numbers;
 use crate::plural::counted;
 use crate::stages::compare::{TextBlock, metric};
@@ -191,18 +191,7 @@ pub(super) fn figure_text(figure: &PublishedCell, show: TableValue) -> String {
         TableValue::Parameters | TableValue::TrainedTokens => abbreviated(figure.value),
         TableValue::Rows | TableValue::Tokens | TableValue::Words => numbers::count(figure.value as u64),
         TableValue::Grammatical | TableValue::LastWordAccuracy => format!("{}%", 100.0 * figure.value),
-        // A zero at the end that JSON leaves out.
-        _ if figure.value < 1000.0 => {
-            let decimals = figure
-                .value
-                .to_string()
-                .split('.')
-                .nth(1)
-                .map_or(0, str::len)
-                .max(2);
-            format!("{:.decimals$}", figure.value)
-        }
-        _ => figure.value.to_string(),
+        _ => format!("{:.*}", figure.decimals, figure.value),
     };
     match figure.sd {
         Some(sd) => format!("{sign}{text} ± {sd}"),
@@ -281,15 +270,31 @@ fn signs(found: &TableResult) -> Option<String> {
     if values.iter().any(|value| value.published_estimate) {
         signs.push("values of `\"bound\": \"published\"` are no bounds".to_owned());
     }
-    if let Some(most) = values
-        .iter()
-        .filter(|value| value.sd.is_some())
-        .map(|value| value.seeds)
-        .max()
-    {
+    let mut means: Vec<(String, usize)> = Vec::new();
+    for value in values.iter().filter(|value| value.sd.is_some()) {
+        let kinds: Vec<&str> = value.seeds_of.iter().map(|kind| kind.name()).collect();
+        let kinds = kinds.join(" and ");
+        match means.iter_mut().find(|(other, _)| *other == kinds) {
+            Some((_, most)) => *most = value.seeds.max(*most),
+            None => means.push((kinds, value.seeds)),
+        }
+    }
+    for (kinds, most) in means {
+        let training = if kinds.contains(StageKind::Train.name()) {
+            ""
+        } else {
+            ", which does not cover another seed of training"
+        };
         signs.push(format!(
-            "a mean over seeds has ± the standard deviation of single results ({} at most)",
+            "a mean over seeds of {kinds} stages has ± the standard deviation of single results ({} at most){training}",
             counted(most, "seed")
+        ));
+    }
+    let lacks = |cell: &Cell| cell.here.is_none() && cell.missing.is_none();
+    let rows = found.rows.iter().filter(|row| !row.quoted);
+    if rows.flat_map(|row| &row.cells).any(lacks) {
+        signs.push(format!(
+            "{NONE} stands where a result does not have what the column shows, as a pseudo-likelihood has no perplexity"
         ));
     }
     if values
@@ -438,17 +443,22 @@ fn pair_text(pair: &OrderedPair) -> String {
         OrderFinding::Open => "not clearly different here",
         OrderFinding::Incomparable => "not comparable here",
     };
+    let sign = |bounds: Option<DifferenceBound>| match bounds {
+        None => "",
+        Some(DifferenceBound::AtMost) => "≤ ",
+        Some(DifferenceBound::AtLeast) => "≥ ",
+    };
     let by = match (pair.found, pair.difference) {
-        (OrderFinding::Incomparable, _) | (_, None) => String::new(),
+        (OrderFinding::Incomparable, _) => format!(": {}", pair.reason.as_deref().unwrap_or_default()),
+        (_, None) => String::new(),
         (OrderFinding::Reversed, Some(difference)) => {
-            let back = Interval {
-                value: -difference.value,
-                low: difference.high.map(|end| -end),
-                high: difference.low.map(|end| -end),
-            };
-            format!(", by {}", back.plus_minus(4))
+            let bounds = pair.bounds.map(|bounds| match bounds {
+                DifferenceBound::AtMost => DifferenceBound::AtLeast,
+                DifferenceBound::AtLeast => DifferenceBound::AtMost,
+            });
+            format!(", by {}{}", sign(bounds), negated(difference).plus_minus(4))
         }
-        (_, Some(difference)) => format!(", by {}", difference.plus_minus(4)),
+        (_, Some(difference)) => format!(", by {}{}", sign(pair.bounds), difference.plus_minus(4)),
     };
     format!("{} before {}: {finding}{by}", pair.first, pair.second)
 }
