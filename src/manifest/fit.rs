@@ -154,12 +154,11 @@ impl Objective {
     pub fn misfit_of_sampler(&self, sampler: &Sampler) -> Option<Misfit> {
         let kind = self.kind();
         match (self, sampler) {
-            (Self::Ar(_), Sampler::Autoregressive(_)) => return None,
+            (Self::Ar(_), Sampler::Autoregressive(_)) | (Self::Mlm(_), Sampler::Gibbs(_)) => return None,
             (Self::Ar(_), _) => return Misfit::of("kind", "a model of `ar` is sampled from left to right"),
             (_, Sampler::Autoregressive(_)) => {
                 return Misfit::of("kind", format!("the tokens of `{kind}` depend on both sides"));
             }
-            (Self::Mlm(_), Sampler::Gibbs(_)) => return None,
             (_, Sampler::Gibbs(_)) => {
                 return Misfit::of(
                     "kind",
@@ -240,7 +239,11 @@ impl Objective {
     #[must_use]
     pub fn network_calls(&self, sampler: &Sampler, steps: u32, length: u32) -> u32 {
         match sampler {
+            // Scores of `sedd` decide what a step unmasks.
+            Sampler::Analytic(_) | Sampler::Euler(_) if matches!(self, Self::Sedd(_)) => steps,
             Sampler::Cached(_)
+            | Sampler::Analytic(_)
+            | Sampler::Euler(_)
             | Sampler::Random(_)
             | Sampler::Confidence(_)
             | Sampler::Margin(_)
@@ -248,9 +251,6 @@ impl Objective {
             | Sampler::LeftToRight(_) => steps.min(length),
             // A last step draws what is masked at time 0.
             Sampler::Ancestral(_) => steps + u32::from(self.predicts_mask()),
-            // Scores of `sedd` decide what a step unmasks.
-            Sampler::Analytic(_) | Sampler::Euler(_) if matches!(self, Self::Sedd(_)) => steps,
-            Sampler::Analytic(_) | Sampler::Euler(_) => steps.min(length),
             Sampler::Remasking(_) => steps,
             Sampler::FirstHitting(_) | Sampler::Threshold(_) => length,
             Sampler::Gibbs(_) => steps.saturating_mul(length),

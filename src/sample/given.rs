@@ -67,12 +67,11 @@ pub fn row(parts: &[GivenPart], special: SpecialIds, wrap: bool, length: usize) 
     if has_end {
         end.push(special.eos);
     }
-    match rest {
-        Some(_) => row.resize(length - end.len(), UNSEEN),
-        None => {
-            row.append(&mut end);
-            row.resize(length, if wrap { UNSEEN } else { special.pad });
-        }
+    if rest.is_some() {
+        row.resize(length - end.len(), UNSEEN);
+    } else {
+        row.append(&mut end);
+        row.resize(length, if wrap { UNSEEN } else { special.pad });
     }
     row.extend(end);
     if !row.contains(&UNSEEN) {

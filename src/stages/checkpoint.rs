@@ -255,7 +255,7 @@ fn files(
             let message = format!("{place} stands for {}", counted(several, "file"));
             Err(Error::input(message).hint("name one file, or a repository: `hf://OWNER/NAME@COMMIT`"))
         }
-        (true, _) => FileSet::among(place, found),
+        (true, _) => FileSet::among(&place, found),
     }
 }
 

@@ -49,6 +49,7 @@ impl GivenRows {
 }
 
 /// How many texts a stage gives: the lines of its file. A file that cannot be read counts as one: the run reports it.
+#[must_use]
 pub fn count_texts(given: &GivenText, base: &Path) -> u32 {
     let lines = |file: &String| {
         let file = File::open(base.join(file)).ok()?;

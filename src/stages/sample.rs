@@ -348,7 +348,7 @@ fn write_unmasked(texts: &Texts, path: &Path, length: usize) -> Result<()> {
         let probability = |unmasked: &sample::Unmasked| unmasked.probability.map(|p| p as f32);
         let line = UnmaskedLine {
             row,
-            tokens: tokens.to_vec(),
+            tokens: tokens.clone(),
             steps: unmasked
                 .iter()
                 .map(|unmasked| unmasked.map(|one| one.step))

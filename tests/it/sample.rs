@@ -446,6 +446,7 @@ fn sample_refuses_what_is_no_model() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of cases")]
 fn sample_refuses_settings_by_their_options() {
     let project = project(&json!({
         "ordered": {

@@ -143,7 +143,7 @@ pub enum Command {
     Logits(logits::Args),
     /// Draw texts from a trained model
     #[command(long_about = sample::LONG_ABOUT)]
-    Sample(sample::Args),
+    Sample(Box<sample::Args>),
     /// Write a model for `transformers` or PyTorch Lightning
     #[command(long_about = export::LONG_ABOUT)]
     Export(export::Args),

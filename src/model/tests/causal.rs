@@ -288,16 +288,13 @@ fn cached_rows_refuse_a_time_input_rows_out_of_order_and_places_beyond_the_chain
     chain.write(&[5], &[1]).unwrap();
     chain.draw(&asked.request()).unwrap();
 
-    fn step<B: HostBackend>(backend: B) -> Result<()> {
-        let dit = Dit::<Nano, B>::new(&backend, Backbone::Dit, &weights())?;
-        let mut cache = dit.cache(&backend, 1)?;
-        let tokens = backend.tokens(&[1])?;
-        dit.step(&backend, &tokens, &[0], &[0], &mut cache).map(drop)
-    }
-    assert!(
-        step(Fused::default())
-            .unwrap_err()
-            .to_string()
-            .contains("time input")
-    );
+    let error = step_of_dit(&Fused::default()).unwrap_err();
+    assert!(error.to_string().contains("time input"), "{error}");
+}
+
+fn step_of_dit<B: HostBackend>(backend: &B) -> Result<()> {
+    let dit = Dit::<Nano, B>::new(backend, Backbone::Dit, &weights())?;
+    let mut cache = dit.cache(backend, 1)?;
+    let tokens = backend.tokens(&[1])?;
+    dit.step(backend, &tokens, &[0], &[0], &mut cache).map(drop)
 }

@@ -5,6 +5,7 @@ use crate::model::toy::{self, Distribution};
 use crate::sample::cached::Cached;
 use crate::sample::tests::{posterior, task};
 
+#[expect(clippy::unnecessary_wraps, reason = "as windows make their samplers")]
 fn cached() -> Result<Box<dyn Sampler>> {
     Ok(Box::new(Cached {
         grid: Grid::Exact,

@@ -61,21 +61,19 @@ fn samplers_of_scores_unmask_as_often_as_the_scores_say() {
         }
     };
     let euler_step = |i: u32| if last(i) { 1.0 } else { rate(i) * total(i) };
-    let cases: [(Box<dyn Sampler>, &dyn Fn(u32) -> f64); 2] = [
-        (
-            Box::new(analytic::TauLeaping::analytic(posterior)),
-            &analytic_step,
-        ),
-        (Box::new(analytic::TauLeaping::euler(posterior)), &euler_step),
+    let samplers = [
+        analytic::TauLeaping::analytic(posterior),
+        analytic::TauLeaping::euler(posterior),
     ];
-    for (mut sampler, unmasked) in cases {
+    let steps_of: [&dyn Fn(u32) -> f64; 2] = [&analytic_step, &euler_step];
+    for (mut sampler, unmasked) in samplers.into_iter().zip(steps_of) {
         let task = Sampling {
             count,
             steps,
             recorded: count as usize,
             ..task(&truth)
         };
-        let drawn = run(task, &mut *sampler, &network);
+        let drawn = run(task, &mut sampler, &network);
         let (mut masked, mut chi) = (1.0, 0.0);
         for step in 0..steps {
             for token in 0..3_u32 {

@@ -22,7 +22,7 @@ use crate::rng::{Random, Stream};
 use crate::stages::sample::records;
 
 /// Rows without a complete record after which fresh text is given up: its records are longer than rows.
-const MOST_EMPTY_ROWS: u64 = 10_000;
+const MOST_EMPTY_ROWS: usize = 10_000;
 /// Records of a set of fresh text, at most: their numbers have 32 bits.
 const SET_BITS: u32 = 32;
 
@@ -209,8 +209,7 @@ impl FreshSource {
         let mut text = FreshText::new(grammar, form, random, 0, first);
         let (mut numbers, mut counts) = (WordNumbers::default(), OutcomeCounts::default());
         let mut figures = Figures::default();
-        let mut rows = 0;
-        for &length in lengths.iter().cycle() {
+        for (rows, &length) in lengths.iter().cycle().enumerate() {
             if figures.records >= least {
                 break;
             }
@@ -226,7 +225,6 @@ impl FreshSource {
             let found = form.records(&text.row(length)?, Some(grammar))?;
             counts.push(found.texts.iter().map(String::as_str), &mut numbers);
             figures.push(&found);
-            rows += 1;
         }
         let source = SourceCounts::from(&counts);
         let sets = (1..=FRESH_SETS)

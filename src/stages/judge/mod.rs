@@ -290,16 +290,14 @@ impl Measuring<'_> {
                     && (other.model.special, other.model.wrap) == (form.special, form.wrap)
                     && other.lengths() == lengths
             };
-            let place = match known.iter().position(|(other, _)| is_alike(other)) {
-                Some(place) => place,
-                None => {
-                    let least = u64::from(self.settings.reference_records);
-                    let fresh =
-                        FreshSource::new(&grammar, form, &lengths, least, context.seed, context.cancel)
-                            .context(|| self.title(index))?;
-                    known.push((index, fresh));
-                    known.len() - 1
-                }
+            let place = if let Some(place) = known.iter().position(|(other, _)| is_alike(other)) {
+                place
+            } else {
+                let least = u64::from(self.settings.reference_records);
+                let fresh = FreshSource::new(&grammar, form, &lengths, least, context.seed, context.cancel)
+                    .context(|| self.title(index))?;
+                known.push((index, fresh));
+                known.len() - 1
             };
             let found = known[place]
                 .1

@@ -150,7 +150,7 @@ impl TextJudge<'_> {
             }
             return Ok(made);
         }
-        let mut joined: Vec<Vec<u32>> = encoded.into_iter().map(|texts| self.joined(texts)).collect();
+        let mut joined: Vec<Vec<u32>> = encoded.into_iter().map(joined).collect();
         for tokens in &mut joined {
             tokens.truncate(length);
             made.bytes.push(self.tokenizer.decode(tokens)?.len());
@@ -203,14 +203,6 @@ impl TextJudge<'_> {
         Ok(texts)
     }
 
-    /// The texts of a row with the special tokens between them.
-    fn joined(&self, texts: Vec<EncodedText>) -> Vec<u32> {
-        let all = texts
-            .into_iter()
-            .flat_map(|text| text.tokens.into_iter().chain(text.then));
-        all.collect()
-    }
-
     /// Σ −log p of the scored tokens of windows.
     fn nats(&self, windows: &[Window]) -> Result<Vec<f64>> {
         let mut tokens = Vec::with_capacity(windows.len() * self.length);
@@ -250,6 +242,14 @@ impl TextJudge<'_> {
         }
         Ok(sums)
     }
+}
+
+/// The texts of a row with the special tokens between them.
+fn joined(texts: Vec<EncodedText>) -> Vec<u32> {
+    let all = texts
+        .into_iter()
+        .flat_map(|text| text.tokens.into_iter().chain(text.then));
+    all.collect()
 }
 
 /// A text between special tokens, in the judge's tokens.

@@ -109,7 +109,7 @@ impl FileSet {
             return Self::of_index(place, file, &files);
         }
         let files = Self::inside(path, &place)?;
-        Self::among(place, files)
+        Self::among(&place, files)
     }
 
     /// The files of a folder.
@@ -164,14 +164,14 @@ impl FileSet {
     ///
     /// # Errors
     /// There are no weights, or several; an index is malformed or names files elsewhere.
-    pub fn among(place: String, mut files: Vec<CheckpointFile>) -> Result<Self> {
+    pub fn among(place: &str, mut files: Vec<CheckpointFile>) -> Result<Self> {
         files.sort_by(|a, b| a.name.cmp(&b.name));
         let find = |name: &str| files.iter().find(|file| file.name == name).cloned();
         let config = find(CONFIG);
         let with = |weights: CheckpointFile| Self {
             config: config.clone(),
             tokenizer: of_tokenizer(&files),
-            ..Self::of_one(place.clone(), weights)
+            ..Self::of_one(place.to_owned(), weights)
         };
         if let (Some(model), Some(averaged)) = (find(MODEL), find(AVERAGED)) {
             return Ok(Self {
@@ -184,7 +184,7 @@ impl FileSet {
         // As `from_pretrained` of transformers chooses: safetensors before PyTorch.
         for (index, whole) in [(INDEX, SAFETENSORS), (PYTORCH_INDEX, PYTORCH)] {
             if let Some(index) = find(index) {
-                return Self::of_index(place.clone(), index, &files);
+                return Self::of_index(place.to_owned(), index, &files);
             }
             if let Some(weights) = find(whole) {
                 return Ok(with(weights));

@@ -177,7 +177,7 @@ fn restore_dots(average: &mut [NamedTensor], raw: &[NamedTensor]) -> Option<Stri
         }
     }
     for tensor in average.iter_mut().filter(|tensor| !tensor.name.contains('.')) {
-        let found = names.get(&tensor.name).map(|names| Vec::from_iter(names.iter()));
+        let found: Option<Vec<_>> = names.get(&tensor.name).map(|names| names.iter().collect());
         match found.as_deref() {
             Some([name]) => (**name).clone_into(&mut tensor.name),
             Some([first, second, ..]) => {

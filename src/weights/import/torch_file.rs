@@ -159,12 +159,11 @@ impl Contents {
             found.training.steps = number(&["global_step", "step"]);
             found.training.epoch = number(&["epoch"]);
         }
-        let optimizers = match pickle.get(root, "optimizer_states") {
-            Some(list) => pickle.elements(list).to_vec(),
-            None => {
-                let optimizer = pickle.get(root, "optimizer").filter(|_| state != root);
-                optimizer.into_iter().collect()
-            }
+        let optimizers = if let Some(list) = pickle.get(root, "optimizer_states") {
+            pickle.elements(list).to_vec()
+        } else {
+            let optimizer = pickle.get(root, "optimizer").filter(|_| state != root);
+            optimizer.into_iter().collect()
         };
         if let Some(optimizer) = optimizers.first() {
             // Weights may be read although the moments cannot.
@@ -567,7 +566,8 @@ fn no_weights(pickle: &Pickle) -> Error {
     let error = Error::input(format!("no weights are found: {has}{names}"));
     error.hint(match place_of_tensors(pickle) {
         Some(place) => {
-            let keys: String = place.split('.').map(|key| format!("[{key:?}]")).collect();
+            let keys: Vec<_> = place.split('.').map(|key| format!("[{key:?}]")).collect();
+            let keys = keys.concat();
             format!(
                 "it has tensors below `{place}`: save these alone, `torch.save(torch.load(FILE){keys}, OTHER)`"
             )

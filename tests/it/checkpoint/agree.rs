@@ -388,7 +388,7 @@ fn checkpoint_index_is_a_file_that_stands_for_its_shards() {
     let imported = project.artifact("model");
     // The shards are in the key.
     save(&project.path("parts/a.safetensors"), Backbone::Dit, |values| {
-        values[0] = 5.0
+        values[0] = 5.0;
     });
     project.ok(&["run", "x.json"], None);
     assert_ne!(project.artifact("model"), imported);

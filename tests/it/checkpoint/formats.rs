@@ -191,7 +191,7 @@ fn checkpoint_logits_take_the_noise_levels_that_the_file_states() {
 
     // An autoregressive model.
     super::save(&project.path("ar.safetensors"), Backbone::Transformer, |values| {
-        values[3] = f32::NAN
+        values[3] = f32::NAN;
     });
     let said = project.refused(&arguments("ar.safetensors", "in", &[]));
     assert!(said.contains("give `--objective ar`"), "{said}");

@@ -48,6 +48,7 @@ Examples:
 /// Arguments of `mdlm sample`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
     /// The model: MANIFEST#STAGE, a folder of results, or a checkpoint
     #[arg(value_name = "MODEL")]

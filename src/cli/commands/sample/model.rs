@@ -206,30 +206,27 @@ fn of_checkpoint(args: &Args, terminal: &Terminal) -> Result<FoundModel> {
     let shape = shape(args, &checkpoint, terminal)?;
     let tokenizer = tokenizer(args, folder, &checkpoint)?;
     let facts = checkpoint.facts();
-    let (vocabulary, special) = match &tokenizer {
-        Some(tokenizer) => {
-            agree(&checkpoint, shape, tokenizer, terminal)?;
-            (tokenizer.vocabulary(), tokenizer.special())
-        }
-        None => {
-            let stated = facts.and_then(|facts| facts.tokens.or(facts.vocabulary));
-            let vocabulary = stated.and_then(|stated| u32::try_from(stated).ok());
-            let vocabulary = vocabulary.unwrap_or(shape.vocabulary as u32);
-            let mask = facts.and_then(|facts| facts.mask);
-            let mask = mask
-                .and_then(|mask| u32::try_from(mask).ok())
-                .unwrap_or(vocabulary - 1);
-            // Roles that no option which needs them can ask for.
-            (
-                vocabulary,
-                SpecialIds {
-                    bos: mask,
-                    eos: mask,
-                    pad: mask,
-                    mask,
-                },
-            )
-        }
+    let (vocabulary, special) = if let Some(tokenizer) = &tokenizer {
+        agree(&checkpoint, shape, tokenizer, terminal)?;
+        (tokenizer.vocabulary(), tokenizer.special())
+    } else {
+        let stated = facts.and_then(|facts| facts.tokens.or(facts.vocabulary));
+        let vocabulary = stated.and_then(|stated| u32::try_from(stated).ok());
+        let vocabulary = vocabulary.unwrap_or(shape.vocabulary as u32);
+        let mask = facts.and_then(|facts| facts.mask);
+        let mask = mask
+            .and_then(|mask| u32::try_from(mask).ok())
+            .unwrap_or(vocabulary - 1);
+        // Roles that no option which needs them can ask for.
+        (
+            vocabulary,
+            SpecialIds {
+                bos: mask,
+                eos: mask,
+                pad: mask,
+                mask,
+            },
+        )
     };
     if vocabulary as usize > shape.vocabulary || special.mask >= vocabulary {
         return Err(Error::input(format!(
@@ -323,20 +320,20 @@ fn shape(args: &Args, checkpoint: &ForeignCheckpoint, terminal: &Terminal) -> Re
                 let message = format!("no compiled shape fits the network of {place}: {}", guess.text());
                 return Err(Error::input(message).hint(guess.way_out()));
             }
-            _ => match fitting.iter().find(|shape| Some(shape.name) == stated) {
-                Some(shape) => shape,
-                None => {
+            _ => {
+                let found = fitting.iter().copied().find(|shape| Some(shape.name) == stated);
+                found.ok_or_else(|| {
                     let names: Vec<_> = fitting
                         .iter()
                         .map(|shape| format!("`--shape {}`", shape.name))
                         .collect();
-                    return Err(Error::input(format!(
+                    Error::input(format!(
                         "{} fit the network of {place}",
                         counted(fitting.len(), "compiled shape")
                     ))
-                    .hint(format!("choose one: {}", names.join(", "))));
-                }
-            },
+                    .hint(format!("choose one: {}", names.join(", ")))
+                })?
+            }
         }
     };
     if guess.heads.is_none() {

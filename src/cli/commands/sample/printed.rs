@@ -29,7 +29,8 @@ impl TokenSpelling<'_> {
     /// The tokenizer's decoder fails.
     pub fn text(self, tokens: &[u32]) -> Result<String> {
         let Some(tokenizer) = self.tokenizer else {
-            return Ok(tokens.iter().map(|token| format!("{token} ")).collect());
+            let tokens: Vec<_> = tokens.iter().map(|token| format!("{token} ")).collect();
+            return Ok(tokens.concat());
         };
         // As `draw::text`, but that the end of a part is the beginning of the next.
         let pieces: Result<Vec<String>> = tokens

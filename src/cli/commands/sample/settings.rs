@@ -93,15 +93,12 @@ fn given(args: &Args) -> Option<Value> {
         }
     };
     let text = |part: &Option<String>| escape(part.as_deref().unwrap_or_default());
-    match &args.infill {
-        Some(infill) => {
-            let template = format!("{}{infill}{}", text(&args.prompt), text(&args.suffix));
-            set("template", Some(template));
-        }
-        None => {
-            set("prompt", args.prompt.clone());
-            set("suffix", args.suffix.clone());
-        }
+    if let Some(infill) = &args.infill {
+        let template = format!("{}{infill}{}", text(&args.prompt), text(&args.suffix));
+        set("template", Some(template));
+    } else {
+        set("prompt", args.prompt.clone());
+        set("suffix", args.suffix.clone());
     }
     let file = args.given.as_ref();
     set("file", file.map(|path| path.to_string_lossy().into_owned()));
@@ -222,8 +219,10 @@ fn in_options(text: &str) -> String {
         match code_in_options(part).filter(|_| is_closed) {
             _ if !is_code => said += part,
             Some(text) => said += &text,
-            None if is_closed => said += &format!("`{part}`"),
-            None => said += &format!("`{part}"),
+            None => {
+                let end = if is_closed { "`" } else { "" };
+                said.extend(["`", *part, end]);
+            }
         }
     }
     said

@@ -119,9 +119,11 @@ impl<'a> StepView<'a> {
         let lines = in_view(laid_out(&pieces, width), height.saturating_sub(2).max(1));
         let place = self.terminal.paint_output(FAINT, &place);
         let mut frame = self.back();
-        frame += &format!("{place}\x1b[K\n");
-        for line in &lines {
-            frame += &format!("{}\x1b[K\n", self.painted(line));
+        let shown = lines.iter().map(|line| self.painted(line));
+        for line in std::iter::once(place).chain(shown) {
+            frame += &line;
+            // To the end of the line.
+            frame += "\x1b[K\n";
         }
         frame += "\x1b[J";
         self.lines = 1 + lines.len();

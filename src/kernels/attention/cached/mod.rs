@@ -291,7 +291,7 @@ mod tests {
         let descending = [1, 0, 2, 3, 4, 5, 6, 7, 8, 9];
         let descending = TokenRows::listed(5, &descending);
         assert!(backend.keep(&kv, descending, &mut cache).is_err());
-        backend.record(Default::default());
+        backend.record(<Fused as Tensors>::Gradients::default());
         assert!(backend.cached_attention(&q, all, &cache).is_err());
     }
 }
