@@ -149,12 +149,13 @@ fn table_shows_why_a_result_is_missing() {
     let cell = &found["rows"][1]["cells"][0];
     assert_eq!(
         (&cell["missing"], &cell["here"]),
-        (&json!("never ran"), &Value::Null)
+        (&json!("not run with these settings: never ran"), &Value::Null)
     );
     project.run(&["--target", "causal-value"]);
     let found = &json_of(&project)["table"];
     assert_eq!(found["rows"][1]["cells"][0]["here"]["seeds"], 2);
-    assert_eq!(found["rows"][2]["cells"][0]["missing"], "never ran");
+    let missing = &found["rows"][2]["cells"][0]["missing"];
+    assert_eq!(missing, "not run with these settings: never ran");
     // A corpus that is not there takes its column alone.
     let words_of = "stages.other-text.matrix.corpus.words.input.files=[\"absent.txt\"]";
     let found: Value = serde_json::from_str(&shown(&project, &["--json", "--set", words_of])).unwrap();
@@ -234,7 +235,7 @@ fn table_cells_of_several_settings_are_refused_before_anything_runs() {
     let talk = words(&talk);
     for expected in [
         "the cell of row `AR` and column `Letters` has 4 results, which differ in more than seeds",
-        "state `corpus` or `stage` in `where`",
+        "state `corpus` in `where`",
     ] {
         assert!(talk.contains(expected), "{expected}: {talk}");
     }

@@ -106,7 +106,7 @@ fn called(rows: &[RowOfCells], place: usize) -> String {
 
 /// Decides on a pair.
 fn pair_of(column: &str, names: [String; 2], results: &[Vec<&FoundResult>; 2]) -> OrderedPair {
-    // Rows may have one name: their places tell them apart.
+    // Rows may have one name, so that their places stand for them.
     let rows = results.iter().enumerate().flat_map(|(place, results)| {
         results.iter().map(move |found| Row {
             name: Some(place.to_string()),

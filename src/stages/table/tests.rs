@@ -149,12 +149,12 @@ fn table_states_why_cells_are_missing() {
     assert_eq!(some.here.as_ref().unwrap().seeds, 2);
     assert_eq!(
         some.missing.as_deref(),
-        Some("2 of 3 seeds: its settings changed")
+        Some("1 of 3 results: its settings changed")
     );
     let notes = notes(&built);
     for expected in [
         "Missing: MDLM in PTB: never ran.",
-        "Missing: AR in PTB: 2 of 3 seeds: its settings changed.",
+        "Missing: AR in PTB: 1 of 3 results: its settings changed.",
     ] {
         assert!(notes.iter().any(|note| note == expected), "{notes:?}");
     }
