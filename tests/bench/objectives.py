@@ -8,7 +8,8 @@
 
 The record is a list of runs. Each has the digests of the texts, the tables of its `compare` and `table` stages, and the
 seconds that each stage took: those of a stage from the store are of the run that made it. With `--partial`, stages may
-fail: the tables then state why cells are missing. `MDLM_STORE` names a store that several manifests share.
+fail, and with `--no-run` nothing runs: the tables then state why cells are missing. `MDLM_STORE` names a store that
+several manifests share.
 """
 
 import argparse
@@ -30,6 +31,7 @@ def main():
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="as of `mdlm run`")
     parser.add_argument("--threads", default=os.cpu_count(), type=int)
     parser.add_argument("--partial", action="store_true", help="record what is there although a stage fails")
+    parser.add_argument("--no-run", action="store_true", help="record what the store has, and run nothing")
     parser.add_argument("--record", type=Path, help="JSON list to which the run is added")
     arguments = parser.parse_args()
     overrides = [word for assignment in arguments.set for word in ("--set", assignment)]
@@ -38,8 +40,10 @@ def main():
         line = [arguments.mdlm, command, arguments.manifest, *words, *overrides]
         return subprocess.run(line, check=check, stdout=subprocess.PIPE, text=True).stdout
 
-    run = [arguments.mdlm, "run", arguments.manifest, "--threads", str(arguments.threads), *overrides]
-    subprocess.run(run, check=not arguments.partial)
+    arguments.partial |= arguments.no_run
+    if not arguments.no_run:
+        run = [arguments.mdlm, "run", arguments.manifest, "--threads", str(arguments.threads), *overrides]
+        subprocess.run(run, check=not arguments.partial)
     stages = json.loads(mdlm("plan", "--json"))["stages"]
     shown = {stage["name"]: mdlm("show", stage["name"], "--json", check=not arguments.partial) for stage in stages}
     shown = {name: json.loads(text) for name, text in shown.items() if text}
