@@ -163,7 +163,10 @@ impl TableResult {
         let heads = columns.iter().enumerate().map(|(place, column)| {
             let all: Vec<&FoundResult> = (0..rows.len()).flat_map(|row| of_cell(row, place)).collect();
             let show = column.show.unwrap_or(table.show);
-            if !all.is_empty() && all.iter().all(|found| found.value(show).is_none()) {
+            // A result that is not there may have it.
+            let sought = rows.iter().flat_map(|row| table.cell(row, column)).count();
+            let is_whole = all.len() == sought && sought > 0;
+            if is_whole && all.iter().all(|found| found.value(show).is_none()) {
                 return Err(cell::lacking(column, show, &all));
             }
             let first = all.first().and_then(|found| found.text);

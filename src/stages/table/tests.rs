@@ -222,6 +222,16 @@ fn table_shows_facts_of_models() {
     };
     assert_eq!(rows[0], ["", "Parameters", "Tokens (trained tokens)"]);
     assert_eq!(rows[1], ["mdlm", "139M", "33B"]);
+    // A result that is not there may have what the others do not.
+    table.columns[1].show = Some(TableValue::NetworkCalls);
+    let mut other = table.clone();
+    other.of.push(Compared {
+        stage: "texts".to_owned(),
+        ..table.of[0].clone()
+    });
+    other.of[1].point["model"] = json!("ar");
+    let sought_of_both = [sought[0].clone(), Err("never ran".to_owned())];
+    assert!(TableResult::build(&other, &sought_of_both).is_ok());
     // What a result does not have is an error that names what it has.
     table.columns[1].show = Some(TableValue::NetworkCalls);
     let error = TableResult::build(&table, &sought).unwrap_err();
