@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 use serde_json::Value;
 
-use super::support::mdlm;
+use super::support::{copy_folder, mdlm};
 
 const README: &str = "README.md";
 /// The user's guide.
@@ -81,20 +81,6 @@ const SHORT: [&str; 5] = [
     "stages.samples.steps=8",
     "stages.bound.draws=1",
 ];
-/// Copies a folder with all that is in it.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("make a folder");
-    for entry in fs::read_dir(from).expect("list a folder") {
-        let from = entry.expect("list a folder").path();
-        let to = to.join(from.file_name().expect("a name"));
-        if from.is_dir() {
-            copy(&from, &to);
-        } else {
-            fs::copy(&from, &to).expect("copy a file");
-        }
-    }
-}
-
 /// The same for the text of the quickstart, which is sampled.
 const SHORT_TEXT: &str = "stages.text.input.records=3000";
 
@@ -102,7 +88,7 @@ const SHORT_TEXT: &str = "stages.text.input.records=3000";
 fn readme_commands_run() {
     let folder = tempfile::tempdir().expect("make a folder");
     for part in ["pipelines", "data", "schemas"] {
-        copy(&root().join(part), &folder.path().join(part));
+        copy_folder(&root().join(part), &folder.path().join(part));
     }
     // Text of the reader's.
     let texts = folder.path().join("texts");

@@ -319,3 +319,17 @@ pub fn python_with(modules: &[&str]) -> Result<PathBuf, String> {
         Err(format!("{} lacks {}", python.display(), modules.join(" or ")))
     }
 }
+
+/// Copies a folder with all that is in it.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("make a folder");
+    for entry in fs::read_dir(from).expect("list a folder") {
+        let from = entry.expect("list a folder").path();
+        let to = to.join(from.file_name().expect("a name"));
+        if from.is_dir() {
+            copy_folder(&from, &to);
+        } else {
+            fs::copy(&from, &to).expect("copy a file");
+        }
+    }
+}

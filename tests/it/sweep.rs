@@ -279,7 +279,11 @@ fn sweep_fault_points_at_the_value_of_the_instance() {
 fn schema_accepts_sweeps_and_refuses_broken_ones() {
     let schema = jsonschema::draft202012::new(&mdlm::manifest::schema(SHAPES)).unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for entry in fs::read_dir(root.join("pipelines")).unwrap() {
+    let folders = ["pipelines", "pipelines/paper", "pipelines/paper/small"];
+    let entries = folders
+        .iter()
+        .flat_map(|folder| fs::read_dir(root.join(folder)).unwrap());
+    for entry in entries {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::support::{kit, mdlm, transcript};
+use super::support::{copy_folder, kit, mdlm, transcript};
 
 #[path = "../../src/data/fetch/tests/server.rs"]
 #[expect(dead_code, reason = "it can do more than is asked of it here")]
@@ -152,15 +152,15 @@ impl Project {
 fn plan_of_shipped_manifests_needs_no_data_and_no_network() {
     let folder = tempfile::tempdir().unwrap();
     for part in ["pipelines", "data"] {
-        fs::create_dir(folder.path().join(part)).unwrap();
-        for entry in fs::read_dir(part).unwrap() {
-            let from = entry.unwrap().path();
-            fs::copy(&from, folder.path().join(part).join(from.file_name().unwrap())).unwrap();
-        }
+        copy_folder(Path::new(part), &folder.path().join(part));
     }
     let mut planned = 0;
-    for entry in fs::read_dir("pipelines").unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
+    let of = |folder: &str| -> Vec<String> {
+        let entries = fs::read_dir(Path::new("pipelines").join(folder)).unwrap();
+        let name = |entry: fs::DirEntry| format!("{folder}{}", entry.file_name().to_string_lossy());
+        entries.map(|entry| name(entry.unwrap())).collect()
+    };
+    for name in ["", "paper/", "paper/small/"].map(of).concat() {
         if Path::new(&name)
             .extension()
             .is_none_or(|extension| extension != "json")
@@ -186,7 +186,7 @@ fn plan_of_shipped_manifests_needs_no_data_and_no_network() {
             _ => {}
         }
     }
-    assert!(planned >= 5);
+    assert!(planned >= 24);
 }
 
 /// From the hub, from a server, by hand: one key, one result, and one download.
