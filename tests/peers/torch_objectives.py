@@ -94,34 +94,40 @@ class Objective:
             logits = network(xt, torch.zeros(len(xt), dtype=torch.get_default_dtype()))[..., : self.vocabulary]
             return torch.where(xt != x0, -pick(self.log_p(logits), x0), 0.0), logits
         logits = self.logits(network, xt, t)
-        if self.kind == "sedd":
-            loss = self.score_entropy(logits, x0, t)
-        elif self.steps is None:
-            weight = self.noise.rate(t) / torch.expm1(self.noise.sigma(t))
-            loss = -pick(self.log_p(logits), x0) * weight[:, None]
-        else:
-            loss = self.steps * self.divergence(self.log_p(logits, self.zero_masking).exp(), x0, t)
+        loss = self.masked_loss(logits, x0, t[:, None].expand_as(x0))
         loss = torch.where(xt == self.mask, loss, 0.0)
         if not self.carry_over:
-            log_p = self.log_p(self.logits(network, x0, torch.zeros_like(t)), self.zero_masking)
-            loss = loss - pick(log_p, x0)
+            loss = loss + self.reconstruction(network, x0)
         return loss, logits
 
+    def masked_loss(self, logits, x0, t):
+        """The loss of masked positions of any shape (...), in nats, given logits (..., V), true tokens and times."""
+        if self.kind == "sedd":
+            return self.score_entropy(logits, x0, t)
+        if self.steps is None:
+            return -pick(self.log_p(logits), x0) * (self.noise.rate(t) / torch.expm1(self.noise.sigma(t)))
+        return self.steps * self.divergence(self.log_p(logits, self.zero_masking).exp(), x0, t)
+
+    def reconstruction(self, network, x0):
+        """-ln p(x0) of the network that sees x0 at t = 0, (B, L)."""
+        clean = self.logits(network, x0, torch.zeros(len(x0), dtype=torch.get_default_dtype()))
+        return -pick(self.log_p(clean, self.zero_masking), x0)
+
     def score_entropy(self, logits, x0, t):
-        sigma = self.noise.sigma(t)[:, None]
+        sigma = self.noise.sigma(t)
         r = 1 / torch.expm1(sigma)
-        log_score = logits - torch.log(torch.expm1(sigma))[..., None] - math.log(self.vocabulary - 1)
+        log_score = logits - torch.log(torch.expm1(sigma)).to(logits)[..., None] - math.log(self.vocabulary - 1)
         others = torch.arange(self.vocabulary) != self.mask
         entropy = log_score[..., others].exp().sum(-1) - r * pick(log_score, x0) + r * (torch.log(r) - 1)
-        return self.noise.rate(t)[:, None] * entropy
+        return self.noise.rate(t) * entropy
 
     def reverse(self, p, t):
         """q(x_s | x_t = m, p(x_0)) = q(x_t = m | x_s) * sum_(x_0) q(x_s | x_0) p(x_0) / q(x_t = m | p), over all x_s."""
         s = torch.round(t * self.steps - 1) / self.steps
-        alpha_t, alpha_s = (self.noise.alpha(time)[:, None, None] for time in (t, s))
+        alpha_t, alpha_s = (self.noise.alpha(time)[..., None] for time in (t, s))
         is_mask = torch.arange(self.vocabulary) == self.mask
-        to_mask = torch.where(is_mask, 1.0, 1 - alpha_t / alpha_s)
-        at_s = alpha_s * p + (1 - alpha_s) * is_mask
+        to_mask = torch.where(is_mask, 1.0, (1 - alpha_t / alpha_s).to(p))
+        at_s = alpha_s.to(p) * p + (1 - alpha_s).to(p) * is_mask
         joint = to_mask * at_s
         return joint / joint.sum(-1, keepdim=True)
 
