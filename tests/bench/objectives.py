@@ -47,6 +47,7 @@ def main():
     stages = json.loads(mdlm("plan", "--json"))["stages"]
     shown = {stage["name"]: mdlm("show", stage["name"], "--json", check=not arguments.partial) for stage in stages}
     shown = {name: json.loads(text) for name, text in shown.items() if text}
+    shown = {name: record for name, record in shown.items() if "key" in record}
     compared = [stage["name"] for stage in stages if stage["kind"] == "compare" and stage["name"] in shown]
     tables = {name: json.loads((Path(mdlm("path", name).strip()) / "compare.json").read_text()) for name in compared}
     if any(stage["kind"] == "table" for stage in stages):
