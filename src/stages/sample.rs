@@ -147,8 +147,9 @@ impl Run for Sample {
     /// Version of the stage: a change of what it writes for the same input raises it.
     ///
     /// 1: cached and ancestral. The sampler is an object with a `kind`, in the settings and in `sample.json`. The model
-    /// by its digest. Still 1: `sample.json` has further settings where they are not the default.
-    const VERSION: u32 = 1;
+    /// by its digest. 2: `sample.json` has further settings where they are not the default, by which judge stages keep
+    /// results apart.
+    const VERSION: u32 = 2;
 
     /// Runs the stage.
     ///
