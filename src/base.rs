@@ -12,6 +12,7 @@ pub mod memory;
 pub mod numbers;
 pub mod plural;
 pub mod precision;
+pub mod ranks;
 pub mod remote;
 pub mod rng;
 pub mod shape;

@@ -176,7 +176,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 config: config(options.batch, micro_batch),
                 // A rehearsal keeps nothing.
                 checkpoints: &CheckpointManager::default(),
-                all_reduce: None,
+                sharing: crate::ranks::Sharing::alone(),
                 cancel,
             };
             let mut rehearsal = StepBench::new(&job, &mut **learner)?;

@@ -4,7 +4,19 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Kind, Result, Wrap as _};
+use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
+
+/// Opens a file to read it. What is no regular file is refused at once: opening a named pipe waits for a writer.
+///
+/// # Errors
+/// Input error: it is absent, not readable, or no regular file.
+pub fn open_file(path: &Path) -> Result<File> {
+    let open = || "open it".to_owned();
+    if !fs::metadata(path).context(open)?.is_file() {
+        return Err(Error::input("not a file"));
+    }
+    File::open(path).context(open)
+}
 
 /// A file that is written beside its place; [`NewFile::finish`] makes it durable and puts it there. Dropped before that, it
 /// leaves nothing behind.

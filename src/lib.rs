@@ -21,7 +21,7 @@
 //! | 4 | [`remote`] | artifacts shared between machines |
 //! | 3 | [`data`], [`diffusion`] | records → tokens → rows; schedules and objectives |
 //! | 2 | [`manifest`], [`store`], [`event`], [`kernels`] | the manifest as written; artifacts; events of a run; tensor operations |
-//! | 1 | [`disk`], [`numbers`] | durable names of files; numbers, sizes and intervals as texts |
+//! | 1 | [`disk`], [`numbers`], [`ranks`] | durable names of files; numbers, sizes and intervals as texts; processes that train together |
 //! | 0 | [`error`], [`memory`], [`plural`], [`precision`], [`rng`], [`shape`], `testing` | the one error type; the allocator's settings; counts with their nouns; the precisions of training; counter-based random streams; the dimensions of a network; what tests share |
 //!
 //! Layers 0 to 4 are the crate `mdlm-base` (`base.rs`), so that a new line in the table of compiled shapes recompiles only
@@ -40,7 +40,7 @@
 //!    they need of the machine, [`weights`] reads and writes weight files. [`kernels`] do not depend on language; `cli`
 //!    alone prints.
 //! 7. `unsafe` is confined to the seam files: `kernels/seam.rs`, `kernels/cuda/compiler.rs`, `kernels/cuda/device.rs`,
-//!    `kernels/cuda/emulated.rs`, `kernels/cuda/probe.rs`, `kernels/cuda/products.rs`, `data/mapping.rs`, `memory.rs`.
+//!    `kernels/cuda/emulated.rs`, `kernels/cuda/probe.rs`, `kernels/cuda/products.rs`, `data/mapping.rs`, `memory.rs`, `ranks/mpi.rs`.
 //! 8. Numbers that reach a user carry their uncertainty or say that they are exact.
 //!
 //! # Shape letters
@@ -49,8 +49,8 @@
 //! width, C conditioning width, V vocabulary.
 
 pub use mdlm_base::{
-    data, diffusion, disk, error, event, kernels, manifest, memory, numbers, plural, precision, remote, rng,
-    shape, store,
+    data, diffusion, disk, error, event, kernels, manifest, memory, numbers, plural, precision, ranks,
+    remote, rng, shape, store,
 };
 
 pub mod bench;

@@ -491,7 +491,7 @@ fn curve_of(
         objective: &*objective::build(settings, info.special.mask, info.vocabulary, 4),
         config,
         checkpoints: &checkpoints,
-        all_reduce: None,
+        sharing: mdlm::ranks::Sharing::alone(),
         cancel: &cancel,
     };
     let mut curve = Curve::default();

@@ -71,7 +71,7 @@ pub fn main() -> ExitCode {
         }
     }));
     // The hook has spoken; what is left is the exit code, which would be 101.
-    match panic::catch_unwind(AssertUnwindSafe(|| cli.command.run(&terminal))) {
+    let code = match panic::catch_unwind(AssertUnwindSafe(|| cli.command.run(&terminal))) {
         Ok(Ok(code)) => {
             if is_json && code == Kind::Input.exit_code() && !terminal.has_output() {
                 let error = Error::input("the manifest is at fault")
@@ -91,7 +91,9 @@ pub fn main() -> ExitCode {
             ExitCode::from(code)
         }
         Err(_) => ExitCode::from(Kind::Internal.exit_code()),
-    }
+    };
+    commands::run::ranks::end();
+    code
 }
 
 /// Errors that are printed in full at most; one stage that is swept may fail in hundreds of instances.

@@ -5,6 +5,7 @@
 //! walking", Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). The domain is less than four times n
 //! (but for tiny n), so a walk takes fewer than four steps on average.
 
+use crate::ranks::Rank;
 use crate::rng::{Random, Stream};
 
 /// Rounds of the network. Four make a strong pseudorandom permutation of a large domain (Luby and Rackoff 1988);
@@ -71,20 +72,6 @@ impl Permutation {
     }
 }
 
-/// One of the processes that share every step of a training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rank {
-    /// Its number, from 0.
-    pub rank: u32,
-    /// How many there are.
-    pub world: u32,
-}
-
-impl Rank {
-    /// The only rank.
-    pub const ALONE: Self = Self { rank: 0, world: 1 };
-}
-
 /// Which rows each step of a training learns: the endless sequence of the epochs' orders, cut into batches, of which every
 /// rank takes a part. A function of the step alone: a training that goes on needs no more than its number.
 #[derive(Clone, Copy, Debug)]
@@ -102,16 +89,18 @@ impl RowOrder {
     /// # Panics
     /// When there is no row, or no such rank.
     #[must_use]
-    pub fn new(seed: u64, length: u64, batch: u32, Rank { rank, world }: Rank) -> Self {
+    pub fn new(seed: u64, length: u64, batch: u32, rank: Rank) -> Self {
         assert!(
-            length > 0 && rank < world,
-            "rank {rank} of {world}, {length} rows"
+            length > 0 && rank.rank < rank.world,
+            "rank {} of {}, {length} rows",
+            rank.rank,
+            rank.world
         );
-        let bound = |rank: u32| u64::from(batch) * u64::from(rank) / u64::from(world);
+        let part = rank.part(batch);
         Self {
             permutation: Permutation::new(seed, length),
             batch: u64::from(batch),
-            part: (bound(rank), bound(rank + 1)),
+            part: (u64::from(part.start), u64::from(part.end)),
         }
     }
 

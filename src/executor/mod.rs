@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use crate::error::{Context as _, Error, Kind, Result, Wrap, panic_text};
@@ -26,8 +26,10 @@ use crate::model::Device;
 use crate::plan::resume::StageStart;
 use crate::plan::{Decision, Plan, PlannedStage, Reason, Sources};
 use crate::plural::counted;
+use crate::ranks::{Communicator, Sharing};
 use crate::remote::Remote;
 use crate::stages::tokenize::Room;
+use crate::stages::train::check_world;
 use crate::stages::{Context, StageOutput, key, memory};
 use crate::store::{Digest, InputOrigin, Key, KeyLock, Lookup, Machine, Provenance, Record, Store, time};
 use crate::system::{self, DeviceRequest, GpuLock};
@@ -72,6 +74,8 @@ pub struct Options {
     pub isolation: Option<Isolation>,
     /// The stages that other processes of the same run compute meanwhile: for the provenance.
     pub neighbours: Neighbours,
+    /// The ranks that share trainings with this one, the first.
+    pub ranks: Arc<dyn Communicator>,
 }
 
 /// Stack of a thread: that of a main thread, since stages run on threads of the pool.
@@ -119,6 +123,7 @@ pub fn execute(
     if let Some(only) = &options.only {
         check_only(plan, only)?;
     }
+    check_ranks(plan, &options.ranks)?;
     let computes = |stage: &PlannedStage| {
         stage.stage.computes_network() && matches!(stage.decision, Decision::Run { .. })
     };
@@ -174,6 +179,23 @@ fn check_only(plan: &Plan, only: &str) -> Result<()> {
         .collect();
     if stage.has_work() && !missing.is_empty() {
         return Err(needs(only, &missing));
+    }
+    Ok(())
+}
+
+/// Checks before anything runs that the ranks can share the trainings that run.
+///
+/// # Errors
+/// The number of ranks does not divide the grains of a training.
+fn check_ranks(plan: &Plan, ranks: &Arc<dyn Communicator>) -> Result<()> {
+    for stage in plan.stages.iter().filter(|stage| stage.has_work()) {
+        if let Stage::Train(train) = &stage.stage {
+            let sharing = Sharing {
+                ranks: ranks.clone(),
+                grains: train.grains,
+            };
+            check_world(train, &sharing).context(|| format!("run stage `{}`", stage.name))?;
+        }
     }
     Ok(())
 }
@@ -668,6 +690,7 @@ impl Run<'_> {
             seed: stage.seed,
             device,
             threads,
+            ranks: &self.options.ranks,
             sink: self.sink,
             cancel: self.cancel,
             room,

@@ -18,6 +18,8 @@ pub enum Part {
     Noise,
     /// Norm of the gradient, optimizer, moving average.
     Update,
+    /// Numbers that ranks send each other, and the wait for the other ranks.
+    Exchange,
 }
 
 impl From<Operation> for Part {
@@ -28,12 +30,12 @@ impl From<Operation> for Part {
 
 impl Part {
     /// How many parts there are.
-    const COUNT: usize = Operation::ALL.len() + 2;
+    const COUNT: usize = Operation::ALL.len() + 3;
 
     /// Every part, in the order of [`Part::index`].
     fn all() -> impl Iterator<Item = Self> {
         let operations = Operation::ALL.into_iter().map(Self::Operation);
-        operations.chain([Self::Noise, Self::Update])
+        operations.chain([Self::Noise, Self::Update, Self::Exchange])
     }
 
     fn index(self) -> usize {
@@ -41,14 +43,18 @@ impl Part {
             Self::Operation(operation) => operation as usize,
             Self::Noise => Operation::ALL.len(),
             Self::Update => Operation::ALL.len() + 1,
+            Self::Exchange => Operation::ALL.len() + 2,
         }
     }
 
-    fn name(self) -> &'static str {
+    /// Its name in profiles.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Operation(operation) => operation.name(),
             Self::Noise => "noise",
             Self::Update => "update",
+            Self::Exchange => "exchange",
         }
     }
 }

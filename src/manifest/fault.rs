@@ -69,6 +69,8 @@ pub enum Code {
     Tokenizer,
     /// `micro_batch` does not divide `batch`.
     MicroBatch,
+    /// `grains` cannot cut a batch.
+    Grains,
     /// Warm-up takes longer than the training.
     Warmup,
     /// A training starts from a model that does not fit it.

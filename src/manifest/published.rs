@@ -82,6 +82,12 @@ pub enum Between {
     Nothing,
 }
 
+/// Whether a number is 1, the default of what counts parts.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(super) fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
 /// Whether a setting has its default value, which is neither written out nor part of a cache key.
 pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()

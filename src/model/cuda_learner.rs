@@ -6,14 +6,16 @@ use super::cuda_memory::{answered, fits, fitting, plan};
 use super::cuda_network::CudaNetwork;
 use super::dit::Arch;
 use super::footprint::Workload;
+use super::grains::Grains;
 use super::{Arena, Batch, GradientNorm, Learner, Network, Reduction, StepOutcome, total};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::VocabSupport;
 use crate::kernels::adamw::cuda::Optimizer;
 use crate::kernels::adamw::{AdamW, Moments, Update};
 use crate::kernels::cuda::driver::Ticket;
 use crate::kernels::cuda::planning::Planning;
 use crate::kernels::cuda::{Cuda, Gradients, Taken};
+use crate::ranks::Sharing;
 use crate::shapes::Backbone;
 
 /// Updates by which the device may be ahead of what is known of it: it never waits for the host to prepare the next one.
@@ -29,6 +31,14 @@ pub struct CudaLearner<A: Arch> {
     optimizer: Optimizer,
     /// Updates whose outcome was not collected yet, the oldest first.
     updates: VecDeque<Ticket>,
+    /// Of a training whose batches are cut: the grains are added on the host.
+    grains: Option<OnHost>,
+}
+
+/// Grains that are added on the host, with the gradient of one of them.
+struct OnHost {
+    grains: Grains,
+    flat: Vec<f32>,
 }
 
 impl<A: Arch> CudaLearner<A> {
@@ -43,6 +53,7 @@ impl<A: Arch> CudaLearner<A> {
             network,
             gradients: Gradients::default(),
             updates: VecDeque::new(),
+            grains: None,
         })
     }
 
@@ -89,6 +100,9 @@ impl<A: Arch> Learner for CudaLearner<A> {
     fn load(&mut self, weights: &[f32], moments: Moments) -> Result<()> {
         while self.outcome()?.is_some() {}
         self.gradients = Gradients::default();
+        if let Some(OnHost { grains, .. }) = &mut self.grains {
+            grains.forget();
+        }
         let optimizer = Some(&self.optimizer);
         for (arena, values) in [
             (Arena::Weights, weights),
@@ -103,6 +117,33 @@ impl<A: Arch> Learner for CudaLearner<A> {
 
     fn read(&self, arena: Arena, into: &mut [f32]) -> Result<()> {
         self.network.read_flat(Some(&self.optimizer), arena, into)
+    }
+
+    fn share(&mut self, sharing: Sharing) -> Result<()> {
+        if sharing.grains > 1 || sharing.is_shared() {
+            self.grains = Some(OnHost {
+                grains: Grains::new(sharing, &self.network.parameters),
+                flat: Vec::new(),
+            });
+        }
+        Ok(())
+    }
+
+    fn end_grain(&mut self) -> Result<()> {
+        let Some(mut host) = self.grains.take() else {
+            return Err(Error::internal("a grain of a batch that is not cut"));
+        };
+        let OnHost { grains, flat } = &mut host;
+        self.reduce(&mut |gradient, loss| {
+            grains.end(gradient, *loss);
+            flat.clear();
+            flat.extend_from_slice(gradient);
+            *loss = 0.0;
+            gradient.fill(0.0);
+            Ok(())
+        })?;
+        self.grains = Some(host);
+        Ok(())
     }
 
     fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<()> {
@@ -126,6 +167,17 @@ impl<A: Arch> Learner for CudaLearner<A> {
     }
 
     fn update(&mut self, adam: AdamW, update: Update, clip: f64) -> Result<()> {
+        if let Some(OnHost { mut grains, mut flat }) = self.grains.take() {
+            grains.sum(&mut flat)?;
+            let (sum, _) = grains.outcome(&self.network.parameters, &flat)?;
+            grains.gather(&mut flat)?;
+            self.reduce(&mut |gradient, loss| {
+                gradient.copy_from_slice(&flat);
+                *loss = sum;
+                Ok(())
+            })?;
+            self.grains = Some(OnHost { grains, flat });
+        }
         let cuda = &self.network.cuda;
         let ticket = cuda.update(&self.optimizer, &mut self.gradients, adam, update, clip)?;
         self.updates.push_back(ticket);

@@ -2,8 +2,10 @@
 //! flat vectors.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::footprint::Workload;
+use super::grains::Grains;
 use super::{
     Arena, Batch, GradientNorm, Learner, Network, Parameter, Reduction, StepOutcome, footprint, total,
 };
@@ -11,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::kernels::VocabSupport;
 use crate::kernels::adamw::{AdamW, Factors, Moments, Update, cpu};
 use crate::kernels::profile::{self, Part};
+use crate::ranks::Sharing;
 
 /// A network whose weights, and the gradients that it accumulates, lie on the host in the flat order.
 ///
@@ -43,6 +46,8 @@ pub struct HostLearner<N: HostNetwork> {
     outcomes: VecDeque<StepOutcome>,
     /// Whether a step was not finite.
     halted: bool,
+    /// Of a training whose batches are cut. The moments are then those of this rank's part.
+    grains: Option<Grains>,
 }
 
 impl<N: HostNetwork> HostLearner<N> {
@@ -59,6 +64,7 @@ impl<N: HostNetwork> HostLearner<N> {
             loss: 0.0,
             outcomes: VecDeque::new(),
             halted: false,
+            grains: None,
         })
     }
 
@@ -67,12 +73,17 @@ impl<N: HostNetwork> HostLearner<N> {
         self.loss = 0.0;
         self.outcomes.clear();
         self.halted = false;
+        if let Some(grains) = &mut self.grains {
+            grains.forget();
+        }
     }
 
-    fn swap_average(&mut self) -> Result<()> {
-        let average = &mut self.moments.ema;
-        self.network
-            .with_weights(&mut |weights| weights.swap_with_slice(average))
+    /// The part of the flat vector whose moments this rank has.
+    fn own(&self) -> Range<usize> {
+        match &self.grains {
+            Some(grains) => grains.own(),
+            None => 0..self.moments.ema.len(),
+        }
     }
 }
 
@@ -97,19 +108,45 @@ impl<N: HostNetwork> Learner for HostLearner<N> {
         self.network.load(weights)?;
         self.network
             .with_gradient(&mut |_, _, gradient| gradient.fill(0.0))?;
-        self.moments = moments;
+        self.moments = match &self.grains {
+            Some(grains) if grains.is_shared() => part_of(&moments, &grains.own()),
+            _ => moments,
+        };
         self.forget();
         Ok(())
     }
 
+    fn share(&mut self, sharing: Sharing) -> Result<()> {
+        if sharing.grains == 1 && !sharing.is_shared() {
+            return Ok(());
+        }
+        let grains = Grains::new(sharing, self.network.parameters());
+        if grains.is_shared() {
+            self.moments = part_of(&self.moments, &grains.own());
+        }
+        self.grains = Some(grains);
+        self.forget();
+        Ok(())
+    }
+
+    fn end_grain(&mut self) -> Result<()> {
+        let loss = std::mem::take(&mut self.loss);
+        let Some(grains) = &mut self.grains else {
+            return Err(Error::internal("a grain of a batch that is not cut"));
+        };
+        self.network
+            .with_gradient(&mut |_, _, gradient| grains.end(gradient, loss))
+    }
+
     fn restart(&mut self) -> Result<()> {
+        let own = self.own();
         let Moments { first, second, ema } = &mut self.moments;
         // In place: a copy of the weights would be the largest of all allocations.
         self.network.with_gradient(&mut |_, weights, gradient| {
             gradient.fill(0.0);
             first.fill(0.0);
             second.fill(0.0);
-            ema.copy_from_slice(weights);
+            ema.copy_from_slice(&weights[own.clone()]);
         })?;
         self.forget();
         Ok(())
@@ -122,15 +159,15 @@ impl<N: HostNetwork> Learner for HostLearner<N> {
             Arena::SecondMoment => &self.moments.second,
             Arena::Average => &self.moments.ema,
         };
-        if from.len() != into.len() {
-            return Err(Error::internal(format!(
-                "{} values into {}",
-                from.len(),
-                into.len()
-            )));
+        let all = total(self.network.parameters());
+        if all != into.len() {
+            return Err(Error::internal(format!("{all} values into {}", into.len())));
         }
-        into.copy_from_slice(from);
-        Ok(())
+        into[self.own()].copy_from_slice(from);
+        match &self.grains {
+            Some(grains) => grains.gather(into),
+            None => Ok(()),
+        }
     }
 
     fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<()> {
@@ -151,24 +188,46 @@ impl<N: HostNetwork> Learner for HostLearner<N> {
     }
 
     fn update(&mut self, adam: AdamW, update: Update, clip: f64) -> Result<()> {
-        let _timer = profile::forward(Part::Update);
         let factors = Factors::new(adam, update);
-        let (moments, halted) = (&mut self.moments, &mut self.halted);
-        let loss = std::mem::take(&mut self.loss);
+        let own = self.own();
+        let (moments, halted, grains) = (&mut self.moments, &mut self.halted, &mut self.grains);
+        let mut loss = std::mem::take(&mut self.loss);
         let mut norm = GradientNorm::default();
+        let mut result = Ok(());
         self.network.with_gradient(&mut |parameters, weights, gradient| {
-            norm = GradientNorm::of(parameters, gradient);
-            *halted |= !(loss.is_finite() && norm.total.is_finite());
-            if *halted {
-                return;
-            }
-            let scale = if clip > 0.0 && norm.total > clip {
-                clip / norm.total
-            } else {
-                1.0
+            let mut update = || -> Result<()> {
+                if let Some(grains) = grains {
+                    grains.sum(gradient)?;
+                    (loss, norm) = grains.outcome(parameters, gradient)?;
+                } else {
+                    let _timer = profile::forward(Part::Update);
+                    norm = GradientNorm::of(parameters, gradient);
+                }
+                // On all ranks or on none: both are those of the whole batch.
+                *halted |= !(loss.is_finite() && norm.total.is_finite());
+                if *halted {
+                    return Ok(());
+                }
+                let scale = if clip > 0.0 && norm.total > clip {
+                    clip / norm.total
+                } else {
+                    1.0
+                };
+                let timer = profile::forward(Part::Update);
+                let (mine, slope) = (&mut weights[own.clone()], &mut gradient[own.clone()]);
+                cpu::update(factors, scale as f32, mine, slope, moments);
+                if let Some(grains) = grains.as_ref().filter(|grains| grains.is_shared()) {
+                    for others in [0..own.start, own.end..gradient.len()] {
+                        gradient[others].fill(0.0);
+                    }
+                    drop(timer);
+                    grains.gather(weights)?;
+                }
+                Ok(())
             };
-            cpu::update(factors, scale as f32, weights, gradient, moments);
+            result = update();
         })?;
+        result?;
         self.outcomes.push_back(StepOutcome {
             loss,
             norm,
@@ -186,10 +245,39 @@ impl<N: HostNetwork> Learner for HostLearner<N> {
     }
 
     fn with_average(&mut self, f: &mut dyn FnMut(&dyn Network) -> Result<()>) -> Result<()> {
-        self.swap_average()?;
+        let shared = self.grains.as_ref().is_some_and(Grains::is_shared);
+        let mut gathered = vec![
+            0.0;
+            if shared {
+                total(self.network.parameters())
+            } else {
+                0
+            }
+        ];
+        if shared {
+            self.read(Arena::Average, &mut gathered)?;
+        }
+        let average = if shared {
+            &mut gathered
+        } else {
+            &mut self.moments.ema
+        };
+        self.network
+            .with_weights(&mut |weights| weights.swap_with_slice(average))?;
         let result = f(&self.network);
-        self.swap_average()?;
+        self.network
+            .with_weights(&mut |weights| weights.swap_with_slice(average))?;
         result
+    }
+}
+
+/// A part of moments.
+fn part_of(moments: &Moments, part: &Range<usize>) -> Moments {
+    let of = |arena: &[f32]| arena[part.clone()].to_vec();
+    Moments {
+        first: of(&moments.first),
+        second: of(&moments.second),
+        ema: of(&moments.ema),
     }
 }
 
@@ -478,61 +566,6 @@ mod tests {
         };
         learner.update(ADAM, update, 1.0).unwrap();
         learner.outcome().unwrap().unwrap().loss
-    }
-
-    /// Two ranks, each with half of a batch, that sum what they have accumulated make the update of the whole batch.
-    #[test]
-    fn all_reduce_over_halves_of_a_batch_equals_the_whole() {
-        let rows = [(0, 2), (1, 0), (2, 2), (0, 1)];
-        let fresh = || HostLearner::new(Bag::new(4, 2)).unwrap();
-        let mut whole = fresh();
-        accumulate(&mut whole, &rows);
-        let norm = whole.gradient_norm().unwrap();
-        let loss = step(&mut whole);
-
-        let mut ranks = [fresh(), fresh()];
-        let mut parts = Vec::new();
-        for (rank, rows) in ranks.iter_mut().zip(rows.chunks(2)) {
-            accumulate(rank, rows);
-            rank.reduce(&mut |gradient, loss| {
-                parts.push((gradient.to_vec(), *loss));
-                Ok(())
-            })
-            .unwrap();
-        }
-        assert_ne!(parts[0], parts[1]);
-        let mut losses = Vec::new();
-        for rank in &mut ranks {
-            rank.reduce(&mut |gradient, loss| {
-                for (i, sum) in gradient.iter_mut().enumerate() {
-                    *sum = parts[0].0[i] + parts[1].0[i];
-                }
-                *loss = parts[0].1 + parts[1].1;
-                Ok(())
-            })
-            .unwrap();
-            let found = rank.gradient_norm().unwrap();
-            assert!((found.total - norm.total).abs() < 1e-6 * norm.total);
-            losses.push(step(rank));
-        }
-        // Sums of four terms in another order.
-        assert!((losses[0] - loss).abs() < 1e-12);
-        assert_eq!(losses[0], losses[1]);
-        let [first, second] = ranks;
-        assert_eq!(first.network.weights(), second.network.weights());
-        assert_eq!(first.moments, second.moments);
-        for (found, expected) in first.network.weights().iter().zip(whole.network.weights()) {
-            assert!(
-                (found - expected).abs() < 1e-5,
-                "{found} where {expected} belongs"
-            );
-        }
-        // What fails in a reduction is the step's error.
-        let mut rank = fresh();
-        assert!(
-            rank.reduce(&mut |_, _| Err(Error::environment("no peer")))
-                .is_err()
-        );
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! Learning, with one interface for all devices: accumulate gradients over micro-batches, reduce them over ranks, update.
+//! Learning, with one interface for all devices: accumulate gradients over the micro-batches of each grain, update.
 //!
 //! ```text
-//! accumulate … accumulate → reduce → update → outcome
+//! (accumulate … accumulate → end_grain) … → update → outcome
 //! ```
 //!
 //! A learner has five numbers per parameter: weight, gradient, two moments and the weights' moving average. Each kind is in a
 //! separate [arena](Arena) in the network's flat order, so that a norm, an update, a sum over ranks and an export are one
-//! loop.
+//! loop. On the host, ranks that share a training ([`Learner::share`]) keep the moments and the average of their part alone.
 
 use super::footprint::Workload;
 use super::{Batch, Network, Parameter, total};
@@ -14,9 +14,9 @@ use crate::error::Result;
 use crate::kernels::VocabSupport;
 use crate::kernels::adamw::cpu::sums_of_squares;
 use crate::kernels::adamw::{AdamW, Arena, Moments, Update};
+use crate::ranks::Sharing;
 
-/// Replaces the accumulated gradient (in the flat order) and the loss of the step's micro-batches by those of the whole
-/// batch: a sum over all that have a part of it.
+/// Reads or replaces the accumulated gradient (in the flat order) and the loss of the step's micro-batches.
 pub type Reduction<'a> = dyn FnMut(&mut [f32], &mut f64) -> Result<()> + 'a;
 
 /// The outcome of a step.
@@ -44,9 +44,15 @@ impl GradientNorm {
     #[must_use]
     pub fn of(parameters: &[Parameter], gradient: &[f32]) -> Self {
         let ranges: Vec<_> = parameters.iter().map(Parameter::range).collect();
+        Self::from_squares(parameters, &sums_of_squares(&ranges, gradient))
+    }
+
+    /// That of a gradient of which the sum of squares is known for each parameter.
+    #[must_use]
+    pub fn from_squares(parameters: &[Parameter], sums: &[f64]) -> Self {
         let mut total = 0.0;
         let mut largest: Option<(&Parameter, f64)> = None;
-        for (parameter, squares) in parameters.iter().zip(sums_of_squares(&ranges, gradient)) {
+        for (parameter, &squares) in parameters.iter().zip(sums) {
             total += squares;
             let worse = if squares.is_nan() { f64::INFINITY } else { squares };
             if largest.is_none_or(|(_, most)| worse > most) {
@@ -75,7 +81,13 @@ pub trait Learner {
     /// Fails, too, where not even one row fits, or fewer than wanted.
     fn micro_batch(&mut self, batch: u32, wanted: Option<u32>, workload: Workload) -> Result<u32>;
 
-    /// Replaces weights and moments. Accumulated gradients and outcomes that were not collected are dropped.
+    /// Shares the training with other ranks, or cuts its batches into grains, from here on. Every rank then calls the same
+    /// methods in the same order; [`Learner::update`], [`Learner::read`] of an arena other than the weights and
+    /// [`Learner::with_average`] wait for all of them.
+    fn share(&mut self, sharing: Sharing) -> Result<()>;
+
+    /// Replaces weights and moments, all of them, on each rank. Accumulated gradients and outcomes that were not collected are
+    /// dropped.
     fn load(&mut self, weights: &[f32], moments: Moments) -> Result<()>;
 
     /// Copies an arena out; waits.
@@ -87,7 +99,11 @@ pub trait Learner {
     /// Fails, too, for a batch that does not fit the shape (an internal error: callers check what users write).
     fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<()>;
 
-    /// Lends the gradient (zeros where there is none yet) and the loss accumulated since the last update; waits. What
+    /// Ends a grain: what was accumulated since the last one is its gradient and its loss. Called after each of the grains that
+    /// are this rank's, if a batch has more than one.
+    fn end_grain(&mut self) -> Result<()>;
+
+    /// Lends the gradient (zeros where there is none yet) and the loss accumulated since the last update or grain; waits. What
     /// `reduction` makes of them goes into the update.
     fn reduce(&mut self, reduction: &mut Reduction<'_>) -> Result<()>;
 

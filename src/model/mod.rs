@@ -13,6 +13,7 @@ mod device;
 pub mod dit;
 pub mod flops;
 pub mod footprint;
+mod grains;
 mod host_learner;
 mod initial;
 pub mod learner;

@@ -165,10 +165,6 @@ impl Bag {
         }
     }
 
-    pub fn weights(&self) -> &[f32] {
-        &self.values
-    }
-
     fn row_logits(&self, z: &[u32]) -> Vec<f32> {
         let vocabulary = self.shape.vocabulary;
         let mut logits = self.values[vocabulary * vocabulary..].to_vec();

@@ -1,4 +1,4 @@
-//! Ancestral sampling (`ddpm`): the network is asked about every masked token in every step.
+//! Ancestral sampling (`ddpm`): the network is asked in every step about the tokens that the step unmasks.
 
 use super::{Query, Sampler, Step, masked};
 use crate::diffusion::Posterior;
@@ -34,9 +34,9 @@ impl Sampler for Ancestral {
     }
 
     fn query(&self, step: &Step, row: usize, tokens: &[u32]) -> Vec<Query> {
-        let masked = masked(self.posterior.mask(), tokens);
+        let masked = || masked(self.posterior.mask(), tokens);
         if !self.posterior.zero_masking {
-            return masked
+            return masked()
                 .map(|position| Query {
                     position,
                     action: Action::Report,
@@ -46,19 +46,22 @@ impl Sampler for Ancestral {
         let probability = self
             .posterior
             .unmask_probability(step.index, step.count, self.grid);
-        let action = |position| {
-            if step.uniform(row, position) < probability {
-                Action::Commit
-            } else {
-                Action::Evaluate
-            }
-        };
-        masked
+        let unmasked = |position: &u32| step.uniform(row, *position) < probability;
+        let mut queries: Vec<_> = masked()
+            .filter(unmasked)
             .map(|position| Query {
                 position,
-                action: action(position),
+                action: Action::Commit,
             })
-            .collect()
+            .collect();
+        // The network is called in every step, as in the authors' code, whatever the step unmasks.
+        if queries.is_empty() {
+            queries.extend(masked().take(1).map(|position| Query {
+                position,
+                action: Action::Evaluate,
+            }));
+        }
+        queries
     }
 
     fn commit(&mut self, step: &Step, row: usize, _: &[u32], draws: &[(u32, Draw)]) -> Vec<(u32, u32)> {

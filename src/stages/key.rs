@@ -26,7 +26,7 @@
 //! stage's output raises the stage's version.
 //!
 //! A field that comes later than the keys of its stage is in the key only where it is not at the default that keeps old
-//! results: `skip_serializing_if` in the manifest leaves it out, as it does `bound`, `sampler.grid` and `warmup_rates`. So artifacts
+//! results: `skip_serializing_if` in the manifest leaves it out, as it does `bound`, `grains`, `sampler.grid` and `warmup_rates`. So artifacts
 //! made before the field are found. A test holds the list of the fields that are in a key at their defaults; it does not
 //! grow.
 //!
@@ -311,6 +311,7 @@ mod tests {
                 } }),
             ),
             (&train, json!({ "warmup_rates": "from_one" })),
+            (&train, json!({ "grains": 1 })),
             (&source, json!({ "empty_records": "drop" })),
             (&pack, json!({ "grouping": { "kind": "whole" } })),
             (&pack, json!({ "scored": "all" })),

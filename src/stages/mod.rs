@@ -6,6 +6,7 @@
 //! facts go into [`StageOutput`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -16,6 +17,7 @@ use crate::event::{Cancel, Event, Progress, Sink};
 use crate::manifest::Stage;
 use crate::manifest::reading::RemoteFile;
 use crate::model::Device;
+use crate::ranks::Communicator;
 use crate::store::checkpoints::Checkpoints;
 use crate::store::{Digest, ExternalFile};
 use by_hand::Sha256;
@@ -192,6 +194,8 @@ pub struct Context<'a> {
     pub device: Device,
     /// Threads of the pool that the stage runs in.
     pub threads: usize,
+    /// The ranks that share trainings with this one, the first.
+    pub ranks: &'a Arc<dyn Communicator>,
     /// Takes events.
     pub sink: &'a dyn Sink,
     /// Asks to end at the next safe place.

@@ -14,35 +14,37 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
 use crate::data::rows::Rows;
 use crate::data::{TOKENIZER, write_json};
-use crate::diffusion::objective;
+use crate::diffusion::{Objective, objective};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate;
 use crate::event::Progress;
-use crate::manifest::{KeepCheckpoints, LearningRateSchedule, Split, Stage, Train, WarmupRates};
+use crate::kernels::profile::{self, Part};
+use crate::manifest::{KeepCheckpoints, Split, Stage, Train};
 use crate::model::footprint::{self, Footprint, Workload};
-use crate::model::{self, Learner, Network};
+use crate::model::{self, Device, Learner, Network};
 use crate::numbers;
 use crate::plural::counted;
+use crate::ranks::Sharing;
 use crate::rng::Stream;
 use crate::shapes::{SHAPES, Shape};
 use crate::stages::evaluate::MDLM;
 use crate::stages::trained::{MODEL_INFO, ModelInfo};
 use crate::stages::{Context, LeftBehind, Run, StageOutput, memory};
 use crate::store::ExternalFile;
-use crate::train::checkpoint::{EMA, Left, not_kept, not_validated};
+use crate::train::checkpoint::{Left, not_kept, not_validated};
 use crate::train::{
     AdamW, CheckpointManager, Checkpoints, History, Hooks, Retention, TrainConfig, TrainProgress, Trainer,
-    Validation, checkpoint, ema_decay, learning_rate, workload,
+    Validation, checkpoint, workload,
 };
-use crate::weights;
-use crate::weights::import::not_finite;
-use crate::weights::import::run::{RateState, RunState};
+
+pub mod follow;
+mod init;
 
 /// Draws per row of a validation: its rows vary more than a row's draws do.
 const VALIDATION_DRAWS: u32 = 1;
@@ -68,39 +70,30 @@ impl Run for Train {
     /// The rows do not fit the shape, the training diverges, the disk is full, or the run is cancelled.
     fn run(&self, context: &Context<'_>) -> Result<StageOutput> {
         let input = context.input("from")?;
-        let rows = Rows::open(input, Split::Train)?;
-        rows.check_trainable()?;
-        let held_out = Rows::open(input, Split::Validation)?;
-        let shape = SHAPES
-            .find(&self.shape)
-            .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", self.shape)))?;
-        check(self, shape, &rows)?;
-        if held_out.is_empty() {
-            context.warn("there are no validation rows: the training is not validated");
-        }
-        let info = rows.info();
-        let objective = objective::build(&self.objective, info.special.mask, info.vocabulary, context.seed);
-        let model = described(self, context.seed, &rows);
         let init = match &self.init {
             Some(_) => Some(context.input("init")?),
             None => None,
         };
-        let history = history(self, &model, (&rows, &held_out), init)?;
-        let backbone = self.objective.backbone();
-        let initial = match init {
-            // The state is loaded where no checkpoint of it exists.
-            Some(artifact) if self.continues => {
-                check_model(artifact, self, &model)?;
-                check_run(artifact, self, context)?;
-                vec![0.0; model::total(&model::parameters(shape, backbone))]
-            }
-            Some(artifact) => initial(artifact, self, &model)?,
-            None => model::initial(shape, backbone, context.seed),
+        let sharing = Sharing {
+            ranks: context.ranks.clone(),
+            grains: self.grains,
         };
-        let mut learner = model::build_learner(shape, backbone, context.device, self.precision, &initial)?;
-        drop(initial);
-        let workload = workload(&self.objective, &*objective);
-        let settings = train_config(self, &mut *learner, workload, context.seed)?;
+        check_world(self, &sharing)?;
+        let ReadyTraining {
+            rows,
+            held_out,
+            objective,
+            model,
+            mut learner,
+            settings,
+        } = ReadyTraining::new(self, context.seed, context.device, (input, init), &sharing)?;
+        if held_out.is_empty() {
+            context.warn("there are no validation rows: the training is not validated");
+        }
+        if let Some(artifact) = init.filter(|_| self.continues) {
+            init::check_run(artifact, self, context)?;
+        }
+        let history = history(self, &model, (&rows, &held_out), init)?;
         let micro_batch = settings.micro_batch;
         let scored = model.is_first_token_given();
         let mut watcher = Watcher {
@@ -117,7 +110,7 @@ impl Run for Train {
                 method: objective.method_of_validation(),
                 draws: VALIDATION_DRAWS,
                 stream: Stream::Validation,
-                micro_batch: memory::rows_at_a_time(shape, context.device),
+                micro_batch: memory::rows_at_a_time(model.shape()?, context.device),
             },
         };
         let job = Trainer {
@@ -125,11 +118,20 @@ impl Run for Train {
             objective: &*objective,
             config: settings,
             checkpoints: &checkpoints(self, context, history.clone(), init),
-            all_reduce: None,
+            sharing: sharing.clone(),
             cancel: context.cancel,
         };
+        if sharing.is_shared() {
+            follow::call(self, context, (input, init))?;
+        }
+        let waited = exchanged();
         let trained = job.run(&mut *learner, &mut watcher)?;
-        checkpoint::write(context.output, &*learner, &trained.state, &history)?;
+        let waited = exchanged().saturating_sub(waited);
+        checkpoint::write(context.output, &*learner, &trained.state, &history).inspect_err(|error| {
+            sharing
+                .ranks
+                .abandon(&error.to_string(), error.kind().exit_code())
+        })?;
         write_json(&context.output.join(MODEL_INFO), &model)?;
         let tokenizer = input.join(TOKENIZER);
         std::fs::copy(&tokenizer, context.output.join(TOKENIZER))
@@ -140,7 +142,21 @@ impl Run for Train {
         } else {
             short.to_owned()
         };
-        Ok(outcome(self, &trained, &per, micro_batch))
+        let mut outcome = outcome(self, &trained, &per, micro_batch);
+        if sharing.is_shared() {
+            outcome
+                .figures
+                .push(("ranks".to_owned(), sharing.ranks.rank().world.to_string()));
+            let share = waited.as_secs_f64() / trained.seconds.max(f64::MIN_POSITIVE);
+            let facts = json!({
+                "world": sharing.ranks.rank().world,
+                "grains": self.grains,
+                "communicator": sharing.ranks.described(),
+                "exchange": share,
+            });
+            outcome.provenance.insert("ranks".to_owned(), facts);
+        }
+        Ok(outcome)
     }
 
     /// The shape by its dimensions too: a line of the registry may change under its name.
@@ -175,11 +191,105 @@ impl Run for Train {
         let shape = SHAPES.find(&self.shape)?;
         let (backbone, answered) = (self.objective.backbone(), self.objective.answered());
         let footprint = Footprint::of(shape, backbone, answered);
+        let grain = self.grain().unwrap_or(self.batch);
         let rows = self
             .micro_batch
-            .unwrap_or_else(|| footprint::micro_batch(shape, backbone, answered, self.batch));
+            .unwrap_or_else(|| footprint::micro_batch(shape, backbone, answered, grain));
         Some((footprint.training + rows as usize * footprint.training_per_row) as u64)
     }
+}
+
+/// What a training needs on every rank.
+struct ReadyTraining {
+    rows: Rows,
+    held_out: Rows,
+    objective: Box<dyn Objective>,
+    model: ModelInfo,
+    learner: Box<dyn Learner>,
+    settings: TrainConfig,
+}
+
+impl ReadyTraining {
+    /// Reads the rows in the folder `from`, and builds the learner, which begins with the weights in the folder `init`.
+    ///
+    /// # Errors
+    /// The rows do not fit the shape, the weights do not fit the network, or the device fails.
+    fn new(
+        config: &Train,
+        seed: u64,
+        device: Device,
+        (from, init): (&Path, Option<&Path>),
+        sharing: &Sharing,
+    ) -> Result<Self> {
+        let rows = Rows::open(from, Split::Train)?;
+        rows.check_trainable()?;
+        let held_out = Rows::open(from, Split::Validation)?;
+        let shape = SHAPES
+            .find(&config.shape)
+            .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", config.shape)))?;
+        check(config, shape, &rows)?;
+        let info = rows.info();
+        let objective = objective::build(&config.objective, info.special.mask, info.vocabulary, seed);
+        let model = described(config, seed, &rows);
+        let backbone = config.objective.backbone();
+        let initial = match init {
+            // The state is loaded where no checkpoint of it exists.
+            Some(artifact) if config.continues => {
+                init::check_model(artifact, config, &model)?;
+                vec![0.0; model::total(&model::parameters(shape, backbone))]
+            }
+            Some(artifact) => init::weights(artifact, config, &model)?,
+            None => model::initial(shape, backbone, seed),
+        };
+        let mut learner = model::build_learner(shape, backbone, device, config.precision, &initial)?;
+        drop(initial);
+        learner.share(sharing.clone())?;
+        let workload = workload(&config.objective, &*objective);
+        let settings = train_config(config, &mut *learner, workload, seed)?;
+        Ok(Self {
+            rows,
+            held_out,
+            objective,
+            model,
+            learner,
+            settings,
+        })
+    }
+}
+
+/// Refuses a world that cannot share the batches.
+///
+/// # Errors
+/// Input error: `grains` is not a multiple of the number of ranks.
+pub fn check_world(config: &Train, sharing: &Sharing) -> Result<()> {
+    let world = sharing.ranks.rank().world;
+    if config.grains.is_multiple_of(world) {
+        return Ok(());
+    }
+    let ways = match config.grains {
+        1 => "1".to_owned(),
+        2 => "1 or 2".to_owned(),
+        grains => format!("1, 2, … or {grains}, the powers of two"),
+    };
+    let more = world.next_power_of_two().max(2);
+    Err(Error::input(format!(
+        "{} cannot share a training whose `grains` is {}",
+        counted(world, "rank"),
+        config.grains
+    ))
+    .hint(format!(
+        "run {ways} of them with these `grains`, or set `\"grains\": {more}`, which gives another result in the last digits"
+    )))
+}
+
+/// Time that this process has spent in exchanges.
+fn exchanged() -> Duration {
+    let exchange = Part::Exchange.name();
+    let spent = profile::snapshot();
+    spent
+        .iter()
+        .find(|spent| spent.operation == exchange)
+        .map_or(Duration::ZERO, |spent| spent.forward.time)
 }
 
 /// A shape's name and dimensions: `nano V512 L32 D64 H2 N2 C32`.
@@ -211,214 +321,6 @@ fn described(config: &Train, seed: u64, rows: &Rows) -> ModelInfo {
         precision: config.precision,
         origin: None,
     }
-}
-
-/// The averaged weights of the model that a training starts from.
-///
-/// # Errors
-/// The model has another shape, network or tokenizer, or its weights cannot be read.
-fn initial(artifact: &Path, config: &Train, own: &ModelInfo) -> Result<Vec<f32>> {
-    check_model(artifact, config, own)?;
-    let (shape, backbone) = (own.shape()?, own.objective.backbone());
-    let values = weights::read(&artifact.join(EMA), shape, backbone)?;
-    let parameters = model::parameters(shape, backbone);
-    if let Some((tensor, count)) = not_finite(&parameters, &values).first() {
-        let name = config.init.as_deref().unwrap_or_default();
-        return Err(Error::input(format!(
-            "`init` names `{name}`, whose tensor `{tensor}` is NaN or infinite in {}",
-            counted(*count, "value")
-        ))
-        .hint("name a model with finite weights: `mdlm checkpoint FILE` lists the tensors with others"));
-    }
-    Ok(values)
-}
-
-/// Whether a training may continue that of the model in a folder.
-///
-/// # Errors
-/// The model lacks the state, has made as many steps already, or was trained with another optimizer.
-fn check_run(artifact: &Path, config: &Train, context: &Context<'_>) -> Result<()> {
-    const NEW: &str = "leave `continue` out: a new training then begins with its averaged weights";
-    let name = config.init.as_deref().unwrap_or_default();
-    let model = ModelInfo::open(artifact)?;
-    let run = model.run(artifact).map_err(|reason| {
-        Error::input(format!("the training of `{name}` cannot be continued: {reason}")).hint(NEW)
-    })?;
-    if config.steps <= run.step {
-        return Err(Error::input(format!(
-            "`{name}` is at step {}, and `steps` is {}",
-            run.step, config.steps
-        ))
-        .hint("set `steps` to those of the whole training: the ones of the model count"));
-    }
-    let stated = run.settings;
-    for (field, theirs, ours) in [
-        ("beta1", stated.beta1, config.beta1),
-        ("beta2", stated.beta2, config.beta2),
-        ("epsilon", stated.epsilon, config.epsilon),
-        ("weight_decay", stated.weight_decay, config.weight_decay),
-        // Without an average there is no decay to keep.
-        ("ema", stated.ema.filter(|_| run.has_average), config.ema),
-    ] {
-        if let Some(theirs) = theirs.filter(|theirs| *theirs != ours) {
-            return Err(Error::input(format!(
-                "`{field}` is {theirs} in the training of `{name}`, but {ours} in this stage, which continues it"
-            ))
-            .hint(format!("set `\"{field}\": {theirs}`, or {NEW}")));
-        }
-    }
-    let (theirs, ours) = (&model.objective, &config.objective);
-    if theirs.kind() != ours.kind() {
-        return Err(Error::input(format!(
-            "the objective of `{name}` is `{}`, but `{}` in this stage, which continues its training",
-            theirs.kind(),
-            ours.kind()
-        ))
-        .hint(NEW));
-    }
-    if theirs != ours {
-        context.warn(format!(
-            "settings of the objective `{}` are other ones from step {} on than in the training of `{name}`",
-            ours.kind(),
-            run.step
-        ));
-    }
-    if !run.has_average && config.ema != 0.0 {
-        return Err(Error::input(format!(
-            "`{name}` has no average of its weights to continue, and `ema` is {}",
-            config.ema
-        ))
-        .hint(format!(
-            "if `{name}` states `weights`, leave it out, so that its average is kept; else set `\"ema\": 0`"
-        )));
-    }
-    let decay = |updates| ema_decay(updates + 1, config.ema);
-    if let Some(updates) = run.average_updates.filter(|_| run.has_average)
-        && decay(updates) != decay(run.step)
-    {
-        return Err(Error::input(format!(
-            "`{name}` is at step {}, but its average has {}: its decay would be another one",
-            run.step,
-            counted(updates, "update")
-        ))
-        .hint(NEW));
-    }
-    if run.is_decay_constant && run.has_average && decay(run.step) != config.ema {
-        return Err(Error::input(format!(
-            "the decay of the average of `{name}` is {} at every step, and here it would rise to it: it is {} at step {}",
-            config.ema,
-            decay(run.step),
-            run.step + 1
-        ))
-        .hint(NEW));
-    }
-    warn_of_rates(&run, config, context);
-    Ok(())
-}
-
-/// Warns where the learning rates of a training from elsewhere go on otherwise.
-fn warn_of_rates(run: &RunState, config: &Train, context: &Context<'_>) {
-    let name = config.init.as_deref().unwrap_or_default();
-    let stated = run.settings;
-    let schedule = serde_json::to_value(config.schedule);
-    let schedule = schedule
-        .unwrap_or_default()
-        .as_str()
-        .unwrap_or_default()
-        .to_owned();
-    if let Some(theirs) = run.schedule.as_ref().filter(|theirs| **theirs != schedule) {
-        context.warn(format!(
-            "`schedule` is {theirs} in the training of `{name}`, and {schedule} from step {} on",
-            run.step
-        ));
-    }
-    for (field, theirs, ours) in [
-        ("learning_rate", stated.learning_rate, config.learning_rate),
-        ("gradient_clip", stated.gradient_clip, config.gradient_clip),
-        ("dropout", stated.dropout, config.dropout),
-        ("batch", stated.batch, f64::from(config.batch)),
-        ("warmup_steps", stated.warmup_steps, config.warmup_steps as f64),
-    ] {
-        if let Some(theirs) = theirs.filter(|theirs| *theirs != ours) {
-            context.warn(format!(
-                "`{field}` is {theirs} in the training of `{name}`, and {ours} from step {} on",
-                run.step
-            ));
-        }
-    }
-    let RateState {
-        next_rate,
-        cosine_end,
-        cosine_floor,
-    } = run.rates;
-    if config.schedule == LearningRateSchedule::Cosine {
-        if let Some(end) = cosine_end.filter(|end| *end != config.steps as f64) {
-            context.warn(format!(
-                "the cosine of the learning rate ends at step {end} in the training of `{name}`, and at step {} (`steps`) in \
-                 this stage",
-                config.steps
-            ));
-        }
-        if let Some(floor) = cosine_floor.filter(|floor| *floor != 0.0) {
-            context.warn(format!(
-                "the cosine of the learning rate falls to {floor} in the training of `{name}`, and to 0 in this stage"
-            ));
-        }
-    }
-    let next = run.step + 1;
-    let rate = |rates| {
-        let warmup = (config.warmup_steps, rates);
-        learning_rate(next, config.learning_rate, warmup, config.steps, config.schedule)
-    };
-    // 1e-6 of the largest rate: PyTorch computes a cosine from the rate before it.
-    let is_same = |theirs: f64, ours: f64| (theirs - ours).abs() <= 1e-6 * theirs.max(config.learning_rate);
-    let ours = rate(config.warmup_rates);
-    if let Some(theirs) = next_rate.filter(|theirs| !is_same(*theirs, ours)) {
-        let is_published = is_same(theirs, rate(WarmupRates::Published));
-        let way_out = if is_published {
-            "; `\"warmup_rates\": \"published\"` gives its rate"
-        } else {
-            ""
-        };
-        context.warn(format!(
-            "the learning rate of step {next} is {theirs} in the training of `{name}`, and {ours} in this stage{way_out}"
-        ));
-    }
-}
-
-/// Whether a training may begin with the model in a folder.
-///
-/// # Errors
-/// The model has another shape, network or tokenizer.
-fn check_model(artifact: &Path, config: &Train, own: &ModelInfo) -> Result<()> {
-    let model = ModelInfo::open(artifact)?;
-    let name = config.init.as_deref().unwrap_or_default();
-    let (shape, backbone) = (own.shape()?, own.objective.backbone());
-    if model.shape()? != shape {
-        return Err(Error::input(format!(
-            "`init` names `{name}` of shape `{}`, but this training has shape `{}`",
-            model.shape, own.shape
-        ))
-        .hint(format!("set `\"shape\": \"{}\"`", model.shape)));
-    }
-    let other = model.objective.backbone();
-    if other != backbone {
-        return Err(Error::input(format!(
-            "`init` names `{name}`, a {other} (objective `{}`), but objective `{}` trains a {backbone}",
-            model.objective.kind(),
-            own.objective.kind()
-        ))
-        .hint("name a model of the same kind of network, or leave `init` out"));
-    }
-    if model.tokenizer_digest != own.tokenizer_digest {
-        return Err(Error::input(format!(
-            "the rows were tokenized with another tokenizer than that of `{name}`, which `init` names"
-        ))
-        .hint(
-            "tokenize them with `\"tokenizer\": {\"kind\": \"stage\", \"stage\": …}` naming the tokenize stage of the model",
-        ));
-    }
-    Ok(())
 }
 
 /// What trainings would go on from. What several of them look at is read once.
@@ -491,14 +393,24 @@ fn check(config: &Train, shape: &Shape, rows: &Rows) -> Result<()> {
         return Err(Error::input("there are no rows to train on")
             .hint("add text, or lower `validation` of the pack stage"));
     }
-    if let Some(rows) = config.micro_batch
-        && (rows == 0 || !config.batch.is_multiple_of(rows))
-    {
+    let Some(grain) = config.grain() else {
         return Err(Error::input(format!(
-            "`micro_batch` {rows} does not divide `batch` {}",
-            config.batch
+            "`grains` {} does not cut the `batch` of {}",
+            config.grains, config.batch
         ))
-        .hint("leave it out: it is then chosen to fit"));
+        .hint("take a power of two that divides `batch`"));
+    };
+    if let Some(rows) = config.micro_batch
+        && (rows == 0 || !grain.is_multiple_of(rows))
+    {
+        let what = match config.grains {
+            1 => format!("`batch` {}", config.batch),
+            _ => format!("a grain of {}", counted(grain, "row")),
+        };
+        return Err(
+            Error::input(format!("`micro_batch` {rows} does not divide {what}"))
+                .hint("leave it out: it is then chosen to fit"),
+        );
     }
     Ok(())
 }
@@ -512,7 +424,11 @@ fn train_config(
     Ok(TrainConfig {
         steps: config.steps,
         batch: config.batch,
-        micro_batch: learner.micro_batch(config.batch, config.micro_batch, workload)?,
+        micro_batch: learner.micro_batch(
+            config.grain().unwrap_or(config.batch),
+            config.micro_batch,
+            workload,
+        )?,
         learning_rate: config.learning_rate,
         warmup_steps: config.warmup_steps,
         warmup_rates: config.warmup_rates,
@@ -543,18 +459,10 @@ fn history(
     let mut settings = serde_json::to_value(config).wrap(Kind::Internal, what)?;
     let mut model = serde_json::to_value(model).wrap(Kind::Internal, what)?;
     if let Value::Object(fields) = &mut settings {
-        for field in [
-            "from",
-            "init",
-            "micro_batch",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "seed",
-            // They decide what is watched, and no step.
-            "validation_every",
-            "validation_rows",
-        ] {
-            fields.shift_remove(field);
+        // What does not decide the result, or decides what is watched, and no step.
+        let beside = Train::BESIDE_STEPS.concat();
+        for field in ["from", "init", "seed"].iter().chain(&beside) {
+            fields.shift_remove(*field);
         }
         // What decides the learning rates, and nothing else.
         for field in [

@@ -8,7 +8,7 @@
 //! 1. the objective draws each row's noise;
 //! 2. the loss is Σ w · nll / (valid tokens of all B rows), a mean over tokens as in the authors' code (padding
 //!    excluded), so that micro-batches accumulate to the gradient of the whole batch, row by row in order;
-//! 3. ranks that share a batch sum their gradients ([`Trainer::all_reduce`]);
+//! 3. the gradients of the batch's grains are added in a tree, over the ranks that share it ([`crate::ranks`]);
 //! 4. the gradient is clipped to a global norm, AdamW updates the weights, and their moving average follows.
 //!
 //! The state after step n is a function of the configuration, the data and the seed. It does not depend on interruptions,
@@ -29,7 +29,7 @@ pub use learning_rate::{ema_decay, learning_rate};
 pub use metrics::{
     Log, METRICS, MetricsLine, Otherwise, StepLine, Validation, ValidationLine, Watch, read_metrics,
 };
-pub use trainer::{AllReduce, Hooks, StepBench, TrainProgress, Trained, Trainer};
+pub use trainer::{Hooks, StepBench, TrainProgress, Trained, Trainer};
 
 pub use crate::kernels::adamw::{AdamW, Moments, Update};
 pub use crate::store::checkpoints::{Checkpoints, Retention};

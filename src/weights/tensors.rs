@@ -13,7 +13,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::fitting::NamedTensor;
-use crate::disk::NewFile;
+use crate::disk::{NewFile, open_file};
 use crate::error::{Context as _, Error, Result};
 
 /// Longest header that is read: the safetensors library's own limit.
@@ -46,13 +46,8 @@ impl Reader {
     }
 
     fn open_inner(path: &Path) -> Result<Self> {
-        let open = || "open it".to_owned();
-        let mut file = File::open(path).context(open)?;
-        let metadata = file.metadata().context(open)?;
-        if !metadata.is_file() {
-            return Err(Error::input("not a file"));
-        }
-        let size = metadata.len();
+        let mut file = open_file(path)?;
+        let size = file.metadata().context(|| "open it".to_owned())?.len();
         let no_safetensors = |why: String| {
             Error::input(format!("not a safetensors file: {why}")).hint(
                 "a safetensors file is 8 bytes of header length, a JSON header and the tensors; \

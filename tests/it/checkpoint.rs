@@ -618,3 +618,25 @@ fn checkpoint_of_a_web_address_is_pinned_by_its_checksum() {
     let imported = project.artifact("model").join("ema.safetensors");
     assert!(read(&imported, Backbone::Dit) == read(&project.path("m.safetensors"), Backbone::Dit));
 }
+
+/// Opening a named pipe waits for a writer, who may never come.
+#[cfg(unix)]
+#[test]
+fn checkpoint_that_is_a_named_pipe_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(folder.path().join("pipe.safetensors"))
+        .status()
+        .unwrap();
+    assert!(made.success());
+    for command in ["checkpoint", "logits"] {
+        let output = mdlm()
+            .current_dir(folder.path())
+            .args([command, "pipe.safetensors"])
+            .timeout(std::time::Duration::from_secs(60))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+    }
+}

@@ -66,6 +66,7 @@ impl Project {
             seed: 5,
             device: Device::Cpu,
             threads: self.threads,
+            ranks: &(std::sync::Arc::new(mdlm::ranks::Alone) as _),
             sink: &Silent,
             cancel: &Cancel::default(),
             room: None,

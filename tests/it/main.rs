@@ -30,6 +30,8 @@ mod objectives;
 mod pipeline;
 mod provenance;
 mod published_rows;
+#[cfg(unix)]
+mod ranks;
 mod read;
 mod readers;
 mod readme;

@@ -122,7 +122,7 @@ fn train() {
             seed: 1,
         },
         checkpoints: &CheckpointManager::default(),
-        all_reduce: None,
+        sharing: mdlm::ranks::Sharing::alone(),
         cancel: &Cancel::default(),
     };
     let weights = model::initial(shape, Backbone::Dit, 1);

@@ -10,7 +10,7 @@ use std::io::Write as _;
 const VARIABLE: &str = "MDLM_TEST_REQUIRE";
 
 /// What tests ask for. `tests/README.md` states what each is.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 17] = [
     "byte-names",
     "gpu",
     "iconv",
@@ -18,9 +18,11 @@ pub const NAMES: [&str; 15] = [
     "kit",
     "lightning",
     "mount",
+    "mpich",
     "no-driver",
     "no-gpu",
     "nvrtc",
+    "openmpi",
     "other-user",
     "pyarrow",
     "sarif-schema",

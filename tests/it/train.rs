@@ -95,6 +95,7 @@ impl Lab {
                 seed: 3,
                 device: Device::Cpu,
                 threads,
+                ranks: &(std::sync::Arc::new(mdlm::ranks::Alone) as _),
                 sink: events,
                 cancel: &events.cancel,
                 room: None,

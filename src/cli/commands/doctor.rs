@@ -18,6 +18,9 @@ use mdlm::kernels::simd;
 use mdlm::model::Device;
 use mdlm::numbers::{bytes, count};
 use mdlm::plural::{self, counted};
+use mdlm::ranks::launcher::Launched;
+#[cfg(unix)]
+use mdlm::ranks::mpi;
 use mdlm::stages::memory;
 use mdlm::store::locking::System;
 use mdlm::store::{Machine, Store};
@@ -71,6 +74,8 @@ struct DoctorReport {
     nvrtc: CudaComponent,
     cublaslt: CudaComponent,
     kernels: Option<Kernels>,
+    /// The library through which `--ranks` talks.
+    mpi: MpiReport,
     /// Of a GPU that can be used: whether it computes what the CPU does.
     self_test: Option<SelfTestReport>,
     /// What the environment asks for where the command line does not.
@@ -84,6 +89,17 @@ struct StoreReport {
     exists: bool,
     /// Why it cannot be used; nothing where it can, or is not there yet.
     fault: Option<String>,
+}
+
+/// The MPI library, and who has started this process.
+#[derive(Default, Serialize)]
+struct MpiReport {
+    /// The library's own words, and its file.
+    library: Option<String>,
+    /// Why none can be used.
+    fault: Option<String>,
+    /// The launcher that has started this process as one of several.
+    launcher: Option<String>,
 }
 
 /// A part of CUDA.
@@ -199,6 +215,7 @@ fn report(support: &CudaSupport, result: Option<&SelfTest>, store: &Store) -> Do
         nvrtc: of_compiler(support),
         cublaslt: of_library(support, &support.products, |version| *version),
         kernels: system::kernel_folder().map(|folder| of_kernels(&folder)),
+        mpi: of_mpi(),
         verdict: verdict(support, self_test.as_ref()),
         self_test,
         stated_device: environment::variable("MDLM_DEVICE"),
@@ -233,6 +250,27 @@ fn of_store(store: &Store) -> StoreReport {
         path: shown(store.root()),
         exists,
         fault: checked.err().map(|error| error.to_string()),
+    }
+}
+
+fn of_mpi() -> MpiReport {
+    let launched = Launched::from_environment(&environment::variable);
+    let launcher = match &launched {
+        Ok(Some(Launched { rank, launcher, .. })) => {
+            Some(format!("{launcher}: process {} of {}", rank.rank, rank.world))
+        }
+        Ok(None) => None,
+        Err(error) => Some(error.to_string()),
+    };
+    let family = launched.ok().flatten().and_then(|launched| launched.family);
+    #[cfg(unix)]
+    let found = mpi::find(family).map(|found| found.described());
+    #[cfg(not(unix))]
+    let found: Result<String> = Err(Error::environment("MPI needs a Unix system"));
+    MpiReport {
+        launcher,
+        fault: found.as_ref().err().map(ToString::to_string),
+        library: found.ok(),
     }
 }
 
@@ -429,6 +467,10 @@ fn machine_rows(report: &DoctorReport) -> Vec<(String, String)> {
         (None, false) => "not there yet".to_owned(),
     };
     rows.push(row("store", format!("{}: {state}", store.path)));
+    let launcher =
+        (report.mpi.launcher.as_ref()).map_or_else(String::new, |launcher| format!("; {launcher}"));
+    let library = report.mpi.library.as_deref().unwrap_or("not found");
+    rows.push(row("MPI", format!("{library}{launcher}")));
     rows
 }
 
@@ -557,6 +599,10 @@ mod tests {
                 path: ".mdlm".to_owned(),
                 exists: true,
                 fault: None,
+            },
+            mpi: MpiReport {
+                library: Some("Open MPI 4.1.4 (libmpi.so.40)".to_owned()),
+                ..MpiReport::default()
             },
             kernels: Some(Kernels {
                 path: "/home/me/.cache/mdlm/kernels".to_owned(),

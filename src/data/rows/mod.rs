@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 pub use reader::Rows;
 pub use writer::{RowWriter, WrittenShards};
 
-pub use crate::data::permutation::{Permutation, Rank, RowOrder};
+pub use crate::data::permutation::{Permutation, RowOrder};
 
 /// Column of the tokens; the name that Hugging Face's models take.
 pub const TOKENS_COLUMN: &str = "input_ids";

@@ -137,6 +137,7 @@ fn options() -> Options {
         only: None,
         isolation: None,
         neighbours: Neighbours::default(),
+        ranks: std::sync::Arc::new(crate::ranks::Alone),
     }
 }
 

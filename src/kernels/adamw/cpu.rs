@@ -14,27 +14,67 @@ const CHUNK: usize = 1 << 14;
 /// Partial sums kept side by side, so that the fold of a chunk is not one long chain of additions.
 const LANES: usize = 8;
 
-/// The sum of squares of each range of the values, in f64. A chunk lies within one range.
-#[must_use]
-pub fn sums_of_squares(ranges: &[Range<usize>], values: &[f32]) -> Vec<f64> {
-    let chunks: Vec<(usize, Range<usize>)> = ranges
-        .iter()
-        .enumerate()
-        .flat_map(|(which, range)| {
+/// Ranges of a flat vector, cut into chunks. A chunk lies within one range.
+#[derive(Clone, Debug)]
+pub struct Chunks {
+    /// Ranges that were cut.
+    ranges: usize,
+    /// Each chunk with the range that it is of.
+    chunks: Vec<(usize, Range<usize>)>,
+}
+
+impl Chunks {
+    /// Those of ranges in their order.
+    #[must_use]
+    pub fn of(ranges: &[Range<usize>]) -> Self {
+        let chunks = ranges.iter().enumerate().flat_map(|(which, range)| {
             let end = range.end;
             let starts = range.clone().step_by(CHUNK);
             starts.map(move |start| (which, start..(start + CHUNK).min(end)))
-        })
-        .collect();
-    let parts: Vec<f64> = chunks
-        .par_iter()
-        .map(|(_, range)| chunk_sum_of_squares(&values[range.clone()]))
-        .collect();
-    let mut sums = vec![0.0; ranges.len()];
-    for ((which, _), part) in chunks.iter().zip(parts) {
-        sums[*which] += part;
+        });
+        Self {
+            ranges: ranges.len(),
+            chunks: chunks.collect(),
+        }
     }
-    sums
+
+    /// The chunks, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &Range<usize>> {
+        self.chunks.iter().map(|(_, chunk)| chunk)
+    }
+
+    /// The chunks that lie within a part of the vector which begins and ends where chunks do, as their numbers.
+    #[must_use]
+    pub fn within(&self, part: &Range<usize>) -> Range<usize> {
+        let before = |bound: usize| self.chunks.partition_point(|(_, chunk)| chunk.start < bound);
+        before(part.start)..before(part.end)
+    }
+
+    /// The sum of squares of each of some chunks of the values, in f64.
+    #[must_use]
+    pub fn sums_of_squares(&self, which: Range<usize>, values: &[f32]) -> Vec<f64> {
+        let chunks = self.chunks[which].par_iter();
+        chunks
+            .map(|(_, chunk)| chunk_sum_of_squares(&values[chunk.clone()]))
+            .collect()
+    }
+
+    /// The sum of each range, from those of all chunks.
+    #[must_use]
+    pub fn fold(&self, sums: &[f64]) -> Vec<f64> {
+        let mut of_ranges = vec![0.0; self.ranges];
+        for ((which, _), sum) in self.chunks.iter().zip(sums) {
+            of_ranges[*which] += sum;
+        }
+        of_ranges
+    }
+}
+
+/// The sum of squares of each range of the values, in f64.
+#[must_use]
+pub fn sums_of_squares(ranges: &[Range<usize>], values: &[f32]) -> Vec<f64> {
+    let chunks = Chunks::of(ranges);
+    chunks.fold(&chunks.sums_of_squares(0..chunks.chunks.len(), values))
 }
 
 fn chunk_sum_of_squares(values: &[f32]) -> f64 {

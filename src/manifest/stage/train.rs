@@ -77,8 +77,14 @@ pub struct Train {
     #[serde(default = "default_batch")]
     #[schemars(range(min = 1, max = 1_048_576))]
     pub batch: u32,
-    /// Number of rows that go through the network at a time; it must divide `batch`. It changes memory and speed, never
-    /// the result, and is not part of the cache key. Default: chosen to fit the memory.
+    /// Number of parts of a batch whose gradients are added in a fixed binary tree: a power of two that divides `batch`. As
+    /// many processes as divide it can share the training (`mdlm run --ranks`), and all give the same result. Another number
+    /// sums in another order: results differ in the last digits. Default: 1, no parts.
+    #[serde(default = "default_grains", skip_serializing_if = "published::is_one")]
+    #[schemars(range(min = 1, max = 4096))]
+    pub grains: u32,
+    /// Number of rows that go through the network at a time; it must divide `batch`, and with `grains` a grain. It changes
+    /// memory and speed, never the result, and is not part of the cache key. Default: chosen to fit the memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub micro_batch: Option<u32>,
@@ -202,6 +208,7 @@ pub enum LearningRateSchedule {
 
 defaults! {
     default_batch: u32 = DEFAULT_BATCH;
+    default_grains: u32 = 1;
     default_learning_rate: f64 = DEFAULT_LEARNING_RATE;
     default_warmup_steps: u64 = DEFAULT_WARMUP_STEPS;
     default_beta1: f64 = DEFAULT_BETA1;
@@ -259,9 +266,9 @@ impl StageSpec for Train {
         ("antithetic", "objective"),
         ("time_conditioning", "objective"),
     ];
-    const NOT_IN_KEY: &'static [&'static str] = &["micro_batch", "checkpoint_every", "keep_checkpoints"];
+    const NOT_IN_KEY: &'static [&'static str] = Self::BESIDE_STEPS[0];
     /// When a training validates, and on how many rows.
-    const BESIDE_RESULT: &'static [&'static str] = &["validation_every", "validation_rows"];
+    const BESIDE_RESULT: &'static [&'static str] = Self::BESIDE_STEPS[1];
     const COMPUTES_NETWORK: bool = true;
     #[cfg(any(test, feature = "testing"))]
     const SMALLEST: (&'static str, &'static str) = (
@@ -285,10 +292,20 @@ impl StageSpec for Train {
     }
 
     fn check(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
+        self.check_grains(entry, faults);
+        let grain = self.grain().unwrap_or(self.batch);
         if let Some(micro_batch) = self.micro_batch
-            && !self.batch.is_multiple_of(micro_batch)
+            && !grain.is_multiple_of(micro_batch)
         {
-            let batch = self.batch;
+            let batch = grain;
+            let of = if grain == self.batch {
+                format!("the batch of {batch}")
+            } else {
+                format!(
+                    "a grain of {batch} rows (`batch` {} / `grains` {})",
+                    self.batch, self.grains
+                )
+            };
             let below = (1..=micro_batch.min(batch))
                 .rev()
                 .find(|size| batch.is_multiple_of(*size))
@@ -298,7 +315,7 @@ impl StageSpec for Train {
                     .fault(
                         Code::MicroBatch,
                         "micro_batch",
-                        format!("{micro_batch} does not divide the batch of {batch}"),
+                        format!("{micro_batch} does not divide {of}"),
                     )
                     .expected(format!("a divisor of {batch}"))
                     .hint(format!(
@@ -384,6 +401,48 @@ impl StageSpec for Train {
 }
 
 impl Train {
+    /// The fields that change no step: how the training works, and when it validates.
+    pub const BESIDE_STEPS: [&'static [&'static str]; 2] = [
+        &["micro_batch", "checkpoint_every", "keep_checkpoints"],
+        &["validation_every", "validation_rows"],
+    ];
+
+    /// Rows of a grain, where the batch can be cut as the settings say.
+    #[must_use]
+    pub fn grain(&self) -> Option<u32> {
+        let fits = self.grains.is_power_of_two() && self.batch.is_multiple_of(self.grains);
+        fits.then(|| self.batch / self.grains)
+    }
+
+    /// Grains are a power of two that divides the batch.
+    fn check_grains(&self, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
+        if self.grain().is_some() {
+            return;
+        }
+        let (grains, batch) = (self.grains, self.batch);
+        let message = match grains.is_power_of_two() {
+            true => format!(
+                "{grains} grains do not divide the batch of {}",
+                counted(u64::from(batch), "row")
+            ),
+            false => format!("{grains} is not a power of two"),
+        };
+        // The largest power of two that divides the batch, and those below it.
+        let most = 1 << batch.trailing_zeros().min(12);
+        let below = (grains.min(most) + 1).next_power_of_two() / 2;
+        faults.push(
+            entry
+                .fault(Code::Grains, "grains", message)
+                .expected(match most {
+                    1 => "1, since the batch is odd".to_owned(),
+                    most => format!("a power of two, at most {most} for a batch of {batch}"),
+                })
+                .hint(format!(
+                    "set `\"grains\": {below}`; as many processes as divide it can share the training"
+                )),
+        );
+    }
+
     /// The model that it starts from must have its shape, its network and its tokenizer.
     fn check_init(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
         let Some(init) = &self.init else {

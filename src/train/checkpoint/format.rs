@@ -11,7 +11,7 @@ use super::History;
 use crate::disk::sync_folder;
 use crate::error::{Context, Error, Kind, Result, Wrap};
 use crate::kernels::adamw::Moments;
-use crate::model::{Arena, Learner, Parameter};
+use crate::model::{Arena, Learner, Parameter, total};
 use crate::train::{Log, METRICS, Watch};
 use crate::weights;
 
@@ -79,6 +79,18 @@ pub fn write(folder: &Path, learner: &dyn Learner, state: &TrainState, history: 
     sync_folder(folder)
 }
 
+/// Lends what [`write`] reads of a learner to the rank that calls it: on the other ranks, at the same time.
+///
+/// # Errors
+/// The device or the exchange failed.
+pub fn lend(learner: &dyn Learner) -> Result<()> {
+    let mut values = vec![0.0; total(learner.network().parameters())];
+    for arena in [Arena::Average, Arena::FirstMoment, Arena::SecondMoment] {
+        learner.read(arena, &mut values)?;
+    }
+    Ok(())
+}
+
 /// Reads a checkpoint: the learner takes weights and moments, the rest is returned.
 ///
 /// # Errors
@@ -124,7 +136,7 @@ pub fn moments(folder: &Path, parameters: &[Parameter]) -> Result<[Vec<f32>; 2]>
 ///
 /// # Errors
 /// A file is absent, damaged or of another network.
-pub(super) fn load(folder: &Path, learner: &mut dyn Learner) -> Result<()> {
+pub fn load(folder: &Path, learner: &mut dyn Learner) -> Result<()> {
     let parameters = learner.network().parameters().to_vec();
     let moments = Moments {
         first: weights::read_arena(&folder.join(OPTIMIZER), &parameters, FIRST)?,

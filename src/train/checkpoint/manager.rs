@@ -118,6 +118,8 @@ pub struct Restored {
     pub state: TrainState,
     /// Where it was.
     pub from: RestoredFrom,
+    /// The folder that it was read from.
+    pub folder: PathBuf,
 }
 
 /// Where a state was that a run resumes from.
@@ -262,7 +264,7 @@ impl CheckpointManager {
                     } else {
                         RestoredFrom::Earlier
                     };
-                    return Ok(Some(Restored { state, from }));
+                    return Ok(Some(Restored { state, from, folder }));
                 }
                 Err(error) => skipped(format!(
                     "the checkpoint of step {step}{of} cannot be used: {error}"
@@ -291,7 +293,8 @@ impl CheckpointManager {
             ..TrainState::default()
         };
         let from = RestoredFrom::Continued;
-        Ok(Some(Restored { state, from }))
+        let folder = folder.clone();
+        Ok(Some(Restored { state, from, folder }))
     }
 
     /// The step that [`CheckpointManager::restore`] would resume from, by names and histories; changes nothing.

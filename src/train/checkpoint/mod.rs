@@ -32,7 +32,8 @@ mod history;
 mod manager;
 
 pub use format::{
-    EMA, OPTIMIZER, RAW, STATE, TrainState, digest_of, group_of, moments, not_validated, read, write,
+    EMA, OPTIMIZER, RAW, STATE, TrainState, digest_of, group_of, lend, load, moments, not_validated, read,
+    write,
 };
 pub use history::History;
 pub use manager::{CheckpointManager, Left, Restored, RestoredFrom, not_kept};

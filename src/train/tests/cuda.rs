@@ -121,7 +121,7 @@ fn run_of(
         objective: &*built(settings),
         config,
         checkpoints: &CheckpointManager::new(Checkpoints::new(folder, Path::new("")), history),
-        all_reduce: None,
+        sharing: crate::ranks::Sharing::alone(),
         cancel: &cancel,
     };
     listener.cancel = cancel.clone();

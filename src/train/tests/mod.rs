@@ -3,6 +3,7 @@
 #[cfg(target_os = "linux")]
 mod cuda;
 mod objectives;
+mod ranks;
 
 use super::*;
 use crate::data::SpecialIds;
@@ -131,7 +132,7 @@ fn run_with(
         objective: &objective,
         checkpoints,
         config,
-        all_reduce: None,
+        sharing: crate::ranks::Sharing::alone(),
         cancel: &cancel,
     };
     let mut learner = bag();
@@ -476,50 +477,6 @@ fn divergence_is_also_a_loss_that_grows_without_overflow() {
     );
 }
 
-/// Two ranks that have the same half of every batch, say: what the sum makes of a step is what AdamW sees.
-#[test]
-fn all_reduce_sees_the_gradient_and_loss_of_each_step_and_its_result_counts() {
-    let (rows, objective, checkpoints) = (rows(), objective(LETTERS), CheckpointManager::default());
-    let cancel = Cancel::default();
-    let seen = std::cell::RefCell::new(Vec::new());
-    let double = |gradient: &mut [f32], loss: &mut f64| {
-        seen.borrow_mut().push((gradient.to_vec(), *loss));
-        for g in gradient {
-            *g *= 2.0;
-        }
-        *loss *= 2.0;
-        Ok(())
-    };
-    let steps = |all_reduce: Option<&AllReduce<'_>>| {
-        let job = Trainer {
-            rows: &rows,
-            objective: &objective,
-            checkpoints: &checkpoints,
-            config: TrainConfig {
-                gradient_clip: 0.0,
-                ..config()
-            },
-            all_reduce,
-            cancel: &cancel,
-        };
-        let mut learner = bag();
-        let mut rehearsal = StepBench::new(&job, &mut learner).unwrap();
-        rehearsal.step().unwrap();
-        let loss = rehearsal.state.log.recent[0];
-        (loss, learner.moments().unwrap())
-    };
-    let (alone, ranks) = (steps(None), steps(Some(&double)));
-    let seen = seen.into_inner();
-    assert_eq!(seen.len(), 1, "once a step");
-    assert_eq!((seen[0].1, 2.0 * alone.0), (alone.0, ranks.0));
-    // The first moment is a tenth of the gradient.
-    for (moment, gradient) in ranks.1.first.iter().zip(&seen[0].0) {
-        assert!((moment - 0.2 * gradient).abs() < 1e-7 * (1.0 + gradient.abs()));
-    }
-    let doubled: Vec<f32> = alone.1.first.iter().map(|moment| 2.0 * moment).collect();
-    assert_eq!(ranks.1.first, doubled);
-}
-
 /// Text in which a token determines the next one: x(l + 1) = 3 x(l) + 1 modulo the letters.
 fn chained_rows(shape: &Shape) -> Rows {
     chained(shape, None)
@@ -561,7 +518,7 @@ fn train_fused_and_composite_follow_the_same_curve() {
             ..config()
         },
         checkpoints: &checkpoints,
-        all_reduce: None,
+        sharing: crate::ranks::Sharing::alone(),
         cancel: &cancel,
     };
     let curve = |learner: &mut dyn Learner| -> Vec<f64> {

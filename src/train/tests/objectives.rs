@@ -88,7 +88,7 @@ fn run(
         objective: &*objective,
         checkpoints: &checkpoints,
         config,
-        all_reduce: None,
+        sharing: crate::ranks::Sharing::alone(),
         cancel: &cancel,
     };
     let mut learner = learner(settings);
@@ -138,7 +138,7 @@ fn unseen_loss(job: &Trainer<'_>, network: &dyn Network) -> f64 {
     for step in steps.clone() {
         let scored = batch.read(step).unwrap();
         batch
-            .micro_batches(step, scored, &mut |micro_batch| {
+            .micro_batches(step, scored, 0..job.config.batch, &mut |micro_batch| {
                 let losses = network.nll(micro_batch, job.objective.support())?;
                 let weighed = losses.iter().zip(micro_batch.weights);
                 sum += weighed
@@ -169,7 +169,7 @@ fn training_lowers_the_loss_of_every_objective() {
                 ..short()
             },
             checkpoints: &checkpoints,
-            all_reduce: None,
+            sharing: crate::ranks::Sharing::alone(),
             cancel: &cancel,
         };
         let mut learner = learner(&settings);
@@ -204,7 +204,7 @@ fn micro_batches_answer_no_more_tokens_than_memory_is_planned_for() {
                     ..short()
                 },
                 checkpoints: &checkpoints,
-                all_reduce: None,
+                sharing: crate::ranks::Sharing::alone(),
                 cancel: &cancel,
             };
             let planned = cuda_memory::answered(nano(), answered, micro_batch as usize, Some(64));
@@ -212,7 +212,7 @@ fn micro_batches_answer_no_more_tokens_than_memory_is_planned_for() {
             for step in 0..steps {
                 let scored = batch.read(step).unwrap();
                 batch
-                    .micro_batches(step, scored, &mut |micro_batch| {
+                    .micro_batches(step, scored, 0..job.config.batch, &mut |micro_batch| {
                         let asked = micro_batch.positions.len();
                         assert!(asked <= planned, "{name}: {asked}, planned {planned}");
                         all += asked;

@@ -1,11 +1,12 @@
 //! The files of a checkpoint: one, or those of a folder or repository that belong together.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::disk::open_file;
 use crate::error::{Context as _, Error, Result};
 use crate::plural::counted;
 
@@ -290,7 +291,7 @@ fn shards(index: &CheckpointFile, files: &[CheckpointFile]) -> Result<Vec<Checkp
 /// The file is absent, larger than such files are, or no JSON.
 pub fn read_json(path: &Path) -> Result<Value> {
     let what = || "open it".to_owned();
-    let file = File::open(path).context(what)?;
+    let file = open_file(path)?;
     let mut text = Vec::new();
     file.take(MOST_JSON + 1).read_to_end(&mut text).context(what)?;
     if text.len() as u64 > MOST_JSON {
@@ -307,10 +308,7 @@ pub fn read_json(path: &Path) -> Result<Value> {
 pub fn recognize(path: &Path) -> Result<Container> {
     let context = || format!("read `{}`", path.display());
     let mut head = Vec::new();
-    let file = File::open(path).context(context)?;
-    if !file.metadata().context(context)?.is_file() {
-        return Err(Error::input("not a file").context(context()));
-    }
+    let file = open_file(path).context(context)?;
     file.take(HEAD).read_to_end(&mut head).context(context)?;
     by_head(&head).map_err(|error| error.context(context()))
 }

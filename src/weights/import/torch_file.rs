@@ -20,6 +20,7 @@ use super::guess::GuessedShape;
 use super::run::{RateState, RunSettings};
 use super::store::TensorStore;
 use super::{MOMENTS, TrainingFacts, WeightSet};
+use crate::disk::open_file;
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::Weights;
 use crate::model::parameters;
@@ -626,7 +627,7 @@ fn unread_tensor(pickle: &Pickle, node: PickleNode) -> Option<(Vec<usize>, Strin
 /// The globals of a file that is a pickle without the archive around it, if it names any.
 fn named_by_bare(path: &Path) -> Option<String> {
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).ok()?;
+    let file = open_file(path).ok()?;
     file.take(MOST_BARE).read_to_end(&mut bytes).ok()?;
     let names = globals(&parse(&bytes).ok()?);
     (!names.is_empty()).then(|| names.join(", "))

@@ -5,12 +5,12 @@
 //! two, would be a weight that differs from program to program: it is refused. Nothing is ever unpacked to a folder.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
 use super::{BRING_AGAIN, SAVE_AGAIN};
+use crate::disk::open_file;
 use crate::error::{Context as _, Error, Result};
 use crate::plural::counted;
 
@@ -89,12 +89,7 @@ impl TorchArchive {
     /// Input errors: no such file; an older or another format, by name; an archive that is damaged, whose records overlap, are
     /// compressed or encrypted, or whose numbers have their highest byte first.
     pub fn open(path: &Path) -> Result<Self> {
-        let open = || "open it".to_owned();
-        let file = File::open(path).context(open)?;
-        if !file.metadata().context(open)?.is_file() {
-            return Err(Error::input("not a file"));
-        }
-        Self::of(file)
+        Self::of(open_file(path)?)
     }
 
     /// Reads the directory of an archive.

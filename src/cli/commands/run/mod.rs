@@ -21,17 +21,20 @@ use mdlm::error::{Context as _, Error, Kind, Result};
 use mdlm::event::{Cancel, Sink};
 use mdlm::executor::isolate::{Isolation, Neighbours};
 use mdlm::executor::{self, Options, StageSummary, Summary};
+use mdlm::manifest::Stage;
 use mdlm::manifest::reading::is_open_file;
 use mdlm::model::Device;
-use mdlm::plan::{Decision, Plan};
+use mdlm::plan::{Decision, Plan, PlannedStage};
 use mdlm::stages;
 use mdlm::store::{RunNote, RunStage, Store, time};
 use mdlm::system::DeviceRequest;
 
 mod events;
+pub mod ranks;
 mod summary;
 
 use events::{EventLines, follow_orders};
+use ranks::Ranks;
 
 /// What `mdlm run --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -53,6 +56,7 @@ pub const LONG_ABOUT: &str = "\
         mdlm run pipelines/quickstart.json\n  \
         mdlm run pipelines/quickstart.json --set stages.model.steps=200 --target model\n  \
         mdlm run pipelines/quickstart.json --only tokens\n  \
+        mpirun -n 2 mdlm run pipelines/lm1b.json --ranks 2\n  \
         nohup mdlm run pipelines/lm1b.json > lm1b.log 2>&1 &\n\n\
         Exit codes: 0 done, 2 the input is at fault, 3 the environment is, 1 a bug in\n\
         mdlm; ended by a signal 128 and its number: 130 SIGINT (Ctrl-C), 143 SIGTERM,\n\
@@ -104,6 +108,13 @@ pub struct Args {
     /// a swept stage has a name like `model@seed=1`.
     #[arg(long, value_name = "STAGE", conflicts_with_all = ["target", "jobs"])]
     pub only: Option<String>,
+    /// Share trainings among this many processes: a power of two
+    ///
+    /// Started by `mpirun` or `srun`, which must start as many, the ranks talk over MPI, whose library is loaded then. Started
+    /// alone, they are threads of this process. The number divides `grains` of each train stage that runs, and the result is the
+    /// same for any number. All ranks read the store under the same path. The first failure ends the run.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096), conflicts_with_all = ["isolate", "jobs", "events"])]
+    pub ranks: Option<u16>,
     /// Run each stage in a separate process
     ///
     /// A crash in a GPU driver then fails one stage and not the run, and memory returns to the system after each stage.
@@ -146,6 +157,14 @@ struct StageReport<'a> {
 /// The first failure of a stage, or the interruption. Independent stages have run.
 #[expect(clippy::too_many_lines, reason = "one step of a run after the other")]
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let mut ranks = Ranks::open(args.ranks, terminal)?;
+    let threads = ranks.threads(args.execution.compute.threads)?;
+    let device = args.execution.compute.device()?;
+    if ranks.is_follower() {
+        let cancel = Cancel::default();
+        listen(&cancel, Arc::new(Display::new(terminal)).printer())?;
+        return ranks.follow(threads, device.resolve()?.0, &cancel, terminal);
+    }
     let project = match args.project.open(terminal) {
         Ok(project) => project,
         Err(code) => return Ok(code),
@@ -154,18 +173,20 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let options = Options {
         manifest: args.project.manifest.display().to_string(),
         overrides: args.project.set.clone(),
-        threads: args.execution.compute.threads()?,
-        device: args.execution.compute.device()?,
+        threads,
+        device,
         paranoid: args.paranoid,
         jobs: environment::jobs(args.jobs)?,
         memory: args
             .memory
             .or_else(|| stages::memory::available().map(|bytes| bytes / 10 * 9))
             .unwrap_or(u64::MAX),
-        keep_going: !args.fail_fast,
+        // The ranks of a failed training are gone.
+        keep_going: !args.fail_fast && !ranks.are_several(),
         only: only.transpose()?,
         isolation: args.isolate.then(|| isolation(args, &project)).transpose()?,
         neighbours: Neighbours::default(),
+        ranks: ranks.own.clone(),
     };
     let remote = args.execution.remote.open()?;
     let started = SystemTime::now();
@@ -193,8 +214,9 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     }
     let sources = project.sources(remote.as_ref());
     let execute = |sink: &dyn Sink| {
-        args.execution.compute.pool()?.install(|| {
+        executor::pool(threads)?.install(|| {
             let mut plan = project.plan_with(&selection, &sources)?;
+            check_trainings(&plan, &options)?;
             for note in plan.notes().iter().filter(|_| !args.events) {
                 display.line(note);
             }
@@ -213,7 +235,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             |()| 0,
         ));
     }
-    let ran = execute(&*display);
+    let ran = match ranks.are_several() {
+        true => ranks.lead(threads, device.resolve()?.0, &cancel, || execute(&*display)),
+        false => execute(&*display),
+    };
     display.clear();
     let (plan, summary) = ran?;
     let table = summary::table(&summary, &plan, &project, &options, terminal);
@@ -252,6 +277,22 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         }
         Some(error) => Err(error),
     }
+}
+
+/// Refuses ranks where there is no training that they could share.
+///
+/// # Errors
+/// The plan has no train stage.
+fn check_trainings(plan: &Plan, options: &Options) -> Result<()> {
+    let world = options.ranks.rank().world;
+    let is_training = |stage: &PlannedStage| matches!(stage.stage, Stage::Train(_));
+    if world == 1 || plan.stages.iter().any(is_training) {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "run with {world} ranks: they share trainings, and what is to run has no train stage"
+    ))
+    .hint("leave `--ranks` out, and start one process"))
 }
 
 /// The stage that `--only` names: one stage, or one instance of a swept one.

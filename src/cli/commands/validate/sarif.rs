@@ -288,6 +288,10 @@ fn explained(code: Code) -> (&'static str, &'static str) {
             "`micro_batch` does not divide `batch`.",
             "Take a divisor of `batch`, or leave `micro_batch` out.",
         ),
+        Code::Grains => (
+            "`grains` cannot cut a batch into equal parts.",
+            "Take a power of two that divides `batch`.",
+        ),
         Code::Warmup => (
             "Warm-up takes longer than the training.",
             "Lower `warmup_steps`, or raise `steps`.",
