@@ -4,9 +4,9 @@
     pip install blake3
     python tests/bench/plans.py --record tests/bench/2026-11-30-plans.json
 
-The instances are real ones: a model of one step is sampled once with each of 10,000 seeds, which takes some minutes. Of
-trainings one is real; the records of 10,000 learning rates are copies of its record with their keys, whose checksums take
-`blake3`. Each case is planned in a fresh process, in turns with the others. With `--against` another mdlm plans them too: an
+The records are made of real ones: of the stages of one sample seed and of one learning rate, which run. Each record is copied with
+the keys of the other instances, as `mdlm plan --json` has them; the checksums of the copies take `blake3`. That the next plan
+finds all of them cached is checked. Each case is planned in a fresh process, in turns with the others. With `--against` another mdlm plans them too: an
 older one, with as many instances as it takes (`--instances 900`).
 """
 
@@ -24,6 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "peers"))
 from bench import processor  # noqa: E402
+from blake3 import blake3  # noqa: E402
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -63,55 +64,51 @@ def spelt(value, **style):
     return text.replace('"<', "").replace('>"', "")
 
 
-def fake_trainings(folder, mdlm, instances):
-    """Records of all trainings, made of that of the first one."""
-    import blake3
-
-    first = write(folder / "one.json", manifest("train", 1))
-    subprocess.run([mdlm, "run", "--quiet", first], cwd=folder, check=True, stderr=subprocess.DEVNULL)
-    swept = write(folder / "trained.json", manifest("train", instances))
-    planned = subprocess.run([mdlm, "plan", "--json", swept], cwd=folder, check=True, stdout=subprocess.PIPE).stdout
-    actions = folder / ".mdlm" / "actions" / "train"
-    stages = raw(planned)["stages"]
-    done = next(stage for stage in stages if stage["decision"] == "cached" and stage["kind"] == "train")
+def fake(folder, mdlm, kind, path, instances):
+    """Records of all instances of a sweep, made of that of the first one."""
+    command = [mdlm, "plan", "--json", path]
+    write(folder / path, manifest(kind, 1))
+    subprocess.run([mdlm, "run", "--quiet", path], cwd=folder, check=True, stderr=subprocess.DEVNULL)
+    write(folder / path, manifest(kind, instances))
+    stages = raw(subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE).stdout)["stages"]
+    actions = folder / ".mdlm" / "actions" / kind
+    swept = [stage for stage in stages if "@" in stage["name"]]
+    done = next(stage for stage in swept if stage["decision"] == "cached")
     record = raw((actions / f"{done['key']}.json").read_text())
     del record["checksum"]
-    for stage in stages:
+    for stage in swept:
         if stage["decision"] != "run":
             continue
         record["key"] = stage["parts"]
         record["provenance"]["stage"] = stage["name"]
-        digest = blake3.blake3(spelt(record, separators=(",", ":")).encode()).hexdigest()
+        digest = blake3(spelt(record, separators=(",", ":")).encode()).hexdigest()
         text = spelt({**record, "checksum": digest}, indent=2) + "\n"
         (actions / f"{stage['key']}.json").write_text(text)
-    planned = subprocess.run([mdlm, "plan", "--json", swept], cwd=folder, check=True, stdout=subprocess.PIPE).stdout
-    undone = sum(stage["decision"] != "cached" for stage in json.loads(planned)["stages"])
-    assert undone == 0, f"{undone} stages are not cached"
+    stages = json.loads(subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE).stdout)["stages"]
+    undone = sum(stage["decision"] != "cached" for stage in stages)
+    assert undone == 0 and len(stages) >= instances, f"{undone} of {len(stages)} stages are not cached"
 
 
-def cases(instances, trainings):
+def cases(instances):
     """The manifests to plan, by what they are: file and content."""
     more = {"steps": 2}
-    found = {
+    changed = {"batch": 4}
+    return {
         "all cached": ("plans.json", manifest("sample", instances)),
         "a setting changed": ("plans.json", manifest("sample", instances, change=more)),
         "stage renamed, a setting changed": ("plans.json", manifest("sample", instances, stage="drawn", change=more)),
         "another pipeline": ("other.json", manifest("sample", instances, name="other", change=more)),
+        "trainings, all cached": ("trained.json", manifest("train", instances)),
+        "trainings, validated otherwise": (
+            "trained.json",
+            manifest("train", instances, change={"validation_rows": 3}),
+        ),
+        "trainings, another batch": ("trained.json", manifest("train", instances, change=changed)),
+        "trainings renamed, another batch": (
+            "trained.json",
+            manifest("train", instances, stage="learnt", change=changed),
+        ),
     }
-    if trainings:
-        found |= {
-            "trainings, all cached": ("trained.json", manifest("train", instances)),
-            "trainings, validated otherwise": (
-                "trained.json",
-                manifest("train", instances, change={"validation_rows": 3}),
-            ),
-            "trainings, another batch": ("trained.json", manifest("train", instances, change={"batch": 4})),
-            "trainings renamed, another batch": (
-                "trained.json",
-                manifest("train", instances, stage="learnt", change={"batch": 4}),
-            ),
-        }
-    return found
 
 
 def main():
@@ -120,7 +117,7 @@ def main():
     parser.add_argument("--against", help="another mdlm that plans the same")
     parser.add_argument("--instances", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--store", type=Path, help="folder that is kept: the stages run once")
+    parser.add_argument("--store", type=Path, help="folder that is kept: records are made once")
     parser.add_argument("--record", type=Path, help="JSON file to add the result to")
     arguments = parser.parse_args()
     scratch = tempfile.TemporaryDirectory()
@@ -132,17 +129,9 @@ def main():
             file.write(f"the quick brown fox number {n * 7919 % 101} jumps over {n * 104729 % 997} dogs\n")
     # A young file is hashed again.
     time.sleep(3)
-    path = write(folder / "plans.json", manifest("sample", arguments.instances))
-    start = time.perf_counter()
-    subprocess.run([mdlm, "run", "--quiet", path], cwd=folder, check=True, stderr=subprocess.DEVNULL)
-    print(f"{arguments.instances} stages ran in {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    try:
-        fake_trainings(folder, mdlm, arguments.instances)
-        trainings = True
-    except ImportError:
-        print("blake3 is not installed: no trainings are planned", file=sys.stderr)
-        trainings = False
-    found = cases(arguments.instances, trainings)
+    fake(folder, mdlm, "sample", "plans.json", arguments.instances)
+    fake(folder, mdlm, "train", "trained.json", arguments.instances)
+    found = cases(arguments.instances)
     programs = {"mdlm": mdlm}
     if arguments.against:
         programs["against"] = str(Path(arguments.against).absolute())

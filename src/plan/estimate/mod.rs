@@ -10,14 +10,17 @@ use crate::error::Result;
 use crate::manifest::{Estimator, Objective, Stage, StageKind};
 use crate::precision::Precision;
 use crate::shapes::Shape;
+use crate::stages::given::count_texts;
 use crate::stages::{self, memory::DATA_BYTES};
 
 use super::{Decision, Plan, Sources};
 use amount::{ConsumedStage, OperationCosts, WorkSubject, model_of, network_calls};
+use expected::expected_figures;
 use speed::{SpeedSample, Speeds, figures};
 
 mod amount;
 mod budget;
+mod expected;
 mod speed;
 #[cfg(test)]
 mod tests;
@@ -138,6 +141,16 @@ impl<'a> PlanEstimator<'a> {
             inputs: &inputs,
             bytes: (!stage.files.is_empty()).then_some(bytes),
             from_step,
+            rows: match &stage.stage {
+                Stage::Sample(sample) => {
+                    let texts = sample
+                        .given
+                        .as_ref()
+                        .map_or(1, |given| count_texts(given, &self.plan.base));
+                    Some(f64::from(sample.count) * f64::from(texts))
+                }
+                _ => None,
+            },
         };
         let amount = subject.amount(&mut self.costs);
         let time = match &amount {
@@ -145,7 +158,10 @@ impl<'a> PlanEstimator<'a> {
             None => Err(UnknownTime::Amount),
             Some(amount) => match self.speeds.time(stage.kind(), amount, &mut self.costs)? {
                 Some(time) => Ok(time),
-                None if self.unmeasured(index).is_some() => Err(UnknownTime::NeverMeasured),
+                // Without a number of operations, a measured speed gives no time.
+                None if amount.flops.is_some() && self.unmeasured(index).is_some() => {
+                    Err(UnknownTime::NeverMeasured)
+                }
                 None => Err(UnknownTime::NeverRan),
             },
         };
@@ -163,18 +179,18 @@ impl<'a> PlanEstimator<'a> {
         })
     }
 
-    /// What is known of the stages that a stage consumes. Of one that is to run, the figures of its last run stand for those to
-    /// come.
+    /// What is known of the stages that a stage consumes. Of one that is to run, figures are expected by its last run.
     fn inputs(&mut self, index: usize) -> Result<Vec<ConsumedStage>> {
         let mut inputs = Vec::new();
         for input in &self.plan.stages[index].inputs {
             let other = &self.plan.stages[input.index];
-            // Other kinds have no figures that count.
-            let is_data = matches!(
-                other.kind(),
-                StageKind::Source | StageKind::Tokenize | StageKind::Pack
-            );
-            let figures = match (is_data, other.record()) {
+            // Others have no figures that count.
+            let counts = match &other.stage {
+                Stage::Source(_) | Stage::Tokenize(_) | Stage::Pack(_) => true,
+                Stage::Sample(sample) => sample.given.is_some(),
+                _ => false,
+            };
+            let figures = match (counts, other.record()) {
                 (false, _) => HashMap::new(),
                 (true, Some(record)) => figures(record),
                 (true, None) => self.last_figures(input.index)?,
@@ -190,7 +206,7 @@ impl<'a> PlanEstimator<'a> {
         Ok(inputs)
     }
 
-    /// The figures of the last run of a stage of this name in this pipeline.
+    /// The figures that a stage is expected to have, by the last run of a stage of this name in this pipeline.
     fn last_figures(&mut self, index: usize) -> Result<HashMap<String, f64>> {
         if let Some(known) = self.last.get(&index) {
             return Ok(known.clone());
@@ -198,11 +214,13 @@ impl<'a> PlanEstimator<'a> {
         let stage = &self.plan.stages[index];
         let kind = stage.kind().name();
         let found = match self.plan.noted(&stage.name, kind, self.sources) {
-            Some(record) => figures(&record),
+            Some(record) => expected_figures(self.plan, index, &record, self.sources.store),
             None => {
                 let past = self.sources.records(kind)?;
                 let newest = self.plan.newest(past.own(&stage.name), self.sources);
-                newest.map(figures).unwrap_or_default()
+                newest.map_or_else(HashMap::new, |record| {
+                    expected_figures(self.plan, index, record, self.sources.store)
+                })
             }
         };
         self.last.insert(index, found.clone());
@@ -281,7 +299,7 @@ impl<'a> PlanEstimator<'a> {
             ),
             StageKind::Sample => {
                 let sampler = objective.samplers()[0];
-                let tokens = subject_tokens * network_calls(&sampler, *steps, shape.length);
+                let tokens = subject_tokens * network_calls(objective, &sampler, *steps, shape.length);
                 amount::of_row(
                     shape,
                     tokens,
@@ -289,22 +307,35 @@ impl<'a> PlanEstimator<'a> {
                     amount::sampling(shape, objective, &sampler, ""),
                 )
             }
-            _ => amount::of_row(
-                shape,
-                subject_tokens,
-                subject_tokens * self.costs.training(shape, objective) / 3.0,
-                amount::evaluation(shape, objective, Estimator::Time),
-            ),
+            _ => {
+                let estimator = measured_estimator(objective);
+                amount::of_row(
+                    shape,
+                    subject_tokens,
+                    subject_tokens * self.costs.evaluation(shape, objective, estimator),
+                    amount::evaluation(shape, objective, estimator),
+                )
+            }
         };
         let sample = SpeedSample {
             kind: *kind,
             amount,
             seconds,
+            network: Some(seconds),
             started: String::new(),
             stage: None,
             beside: false,
         };
         self.speeds.add(sample, &mut self.costs)
+    }
+}
+
+/// The estimator that [`crate::bench`] measures: `time` where it fits, else that of the objective's validations.
+fn measured_estimator(objective: &Objective) -> Estimator {
+    match objective {
+        Objective::Ar(_) => Estimator::Exact,
+        Objective::Mlm(_) => Estimator::Count,
+        Objective::Mdlm(_) | Objective::Sedd(_) | Objective::D3pm(_) => Estimator::Time,
     }
 }
 

@@ -12,6 +12,8 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
+
 use super::amount::{ConsumedStage, OperationCosts, WorkAmount, WorkSubject, model_of, stand_ins};
 use crate::error::Result;
 use crate::manifest::instance::written;
@@ -59,12 +61,53 @@ pub(super) struct SpeedSample {
     pub kind: StageKind,
     pub amount: WorkAmount,
     pub seconds: f64,
+    /// Those of its network alone, where they are recorded.
+    pub network: Option<f64>,
     /// When it began, RFC 3339.
     pub started: String,
     /// The stage; nothing for a measurement.
     pub stage: Option<String>,
     /// Whether other stages ran meanwhile.
     pub beside: bool,
+}
+
+impl SpeedSample {
+    /// Seconds of so much of the same work.
+    fn seconds_of(&self, amount: &WorkAmount) -> f64 {
+        let share = amount.units / self.amount.units;
+        match self.network {
+            None => self.seconds * share,
+            Some(network) => network * share + self.besides(network) * amount.rounds,
+        }
+    }
+
+    /// Seconds of other work by a network, at as many operations a second.
+    fn seconds_by_operations(&self, amount: &WorkAmount, kind: StageKind) -> Option<f64> {
+        let (theirs, flops) = (self.amount.flops.filter(|flops| *flops > 0.0)?, amount.flops?);
+        let Some(network) = self.network else {
+            return Some(self.seconds / theirs * flops);
+        };
+        let besides = match kind {
+            // Validations are work of the network.
+            StageKind::Train => {
+                let per_token = flops / amount.units / (theirs / self.amount.units);
+                self.besides(network) * amount.rounds * per_token
+            }
+            kind if kind == self.kind => self.besides(network),
+            // Those of another kind are others.
+            _ => 0.0,
+        };
+        Some(network / theirs * flops + besides)
+    }
+
+    /// What a round takes that is not the network's.
+    fn besides(&self, network: f64) -> f64 {
+        if self.amount.rounds > 0.0 {
+            (self.seconds - network).max(0.0) / self.amount.rounds
+        } else {
+            0.0
+        }
+    }
 }
 
 /// The time that a stage is estimated to take.
@@ -141,25 +184,19 @@ impl<'a> Speeds<'a> {
                 .iter()
                 .filter(|sample| sample.beside == beside && sample.amount.alike == amount.alike);
             let rates: Vec<_> = same
-                .map(|sample| (sample.seconds / sample.amount.units * amount.units, sample))
+                .map(|sample| (sample.seconds_of(amount), sample))
                 .take(RUNS)
                 .collect();
             if let Some(estimate) = estimate(&rates, false) {
                 return Ok(Some(estimate));
             }
         }
-        let Some(flops) = amount.flops else {
-            return Ok(None);
-        };
         for &other in stand_ins(kind) {
             self.read(other, costs)?;
             let rates: Vec<_> = self.samples[&other]
                 .iter()
                 .filter(|sample| !sample.beside)
-                .filter_map(|sample| {
-                    let theirs = sample.amount.flops.filter(|flops| *flops > 0.0)?;
-                    Some((sample.seconds / theirs * flops, sample))
-                })
+                .filter_map(|sample| Some((sample.seconds_by_operations(amount, kind)?, sample)))
                 .collect();
             // Those of one shape: a speed depends on it.
             let shape = rates.first().and_then(|(_, sample)| sample.amount.shape);
@@ -208,11 +245,20 @@ impl<'a> Speeds<'a> {
             inputs: &inputs,
             bytes: (!there.files.is_empty()).then_some(files),
             from_step: there.resumed_from().unwrap_or(0),
+            rows: figures(record).get("rows").copied(),
         };
         let amount = subject.amount(costs).filter(|amount| amount.units > 0.0)?;
+        let speed = there.facts.get("tokens_per_second").and_then(Value::as_f64);
+        let speed = speed.filter(|speed| *speed > 0.0);
+        let network = amount
+            .recorded_tokens
+            .zip(speed)
+            .map(|(tokens, speed)| tokens / speed);
         Some(SpeedSample {
             kind: stage.kind(),
             amount,
+            // What is recorded is rounded.
+            network: network.map(|network| network.min(there.seconds)),
             seconds: there.seconds,
             started: there.started.clone(),
             stage: Some(written(&there.stage).to_owned()),
@@ -240,7 +286,7 @@ impl<'a> Speeds<'a> {
 }
 
 /// The settings of a record's stage; nothing where this version has other ones, or the shape had other dimensions.
-fn settings(record: &Record) -> Option<Stage> {
+pub(super) fn settings(record: &Record) -> Option<Stage> {
     let stage: Stage = serde_json::from_value(record.provenance.config.clone()).ok()?;
     if let Some((shape, _)) = model_of(&stage)
         && let Some(then) = record.key.config.get("shape").and_then(|shape| shape.as_str())
@@ -272,7 +318,7 @@ fn estimate(rates: &[(f64, &SpeedSample)], by_operations: bool) -> Option<TimeEs
         f64::midpoint(seconds[middle - 1], seconds[middle])
     };
     let what = match &newest.stage {
-        None => "measured now".to_owned(),
+        None => "measured now, the network alone".to_owned(),
         Some(stage) => {
             let day = newest.started.get(..10).unwrap_or(&newest.started);
             let of = match (by_operations, newest.amount.shape) {

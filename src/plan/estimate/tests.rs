@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
-use super::amount::{ConsumedStage, OperationCosts, WorkSubject, network_calls};
+use super::amount::{ConsumedStage, OperationCosts, WorkAmount, WorkSubject, network_calls};
 use super::*;
 use crate::manifest::{Manifest, Sampler};
 use crate::plan::Selection;
@@ -31,7 +31,7 @@ fn manifest(changes: &[(&str, Value)]) -> Manifest {
             "text": { "kind": "source", "input": { "kind": "files", "files": ["a.txt"] } },
             "tokens": { "kind": "tokenize", "from": "text", "tokenizer": { "kind": "characters" } },
             "rows": { "kind": "pack", "from": "tokens", "length": 32, "validation": 0.1 },
-            "model": { "kind": "train", "from": "rows", "shape": "nano", "steps": 100, "batch": 8 },
+            "model": { "kind": "train", "from": "rows", "shape": "nano", "steps": 100, "batch": 8, "warmup_steps": 0 },
             "bound": { "kind": "evaluate", "model": "model", "data": "rows", "draws": 2 },
             "samples": { "kind": "sample", "model": "model", "count": 10, "steps": 16 }
         }
@@ -135,7 +135,7 @@ impl Project {
         // 50 rows, 2 draws.
         let inputs = [("model", &model), ("data", &rows)];
         self.ran(stage("bound"), 3_200.0 * SECONDS_OF_A_TOKEN, &inputs, |_| ());
-        let calls = network_calls(&Sampler::every_kind()[0], 16, 32);
+        let calls = network_calls(&Objective::default(), &Objective::default().samplers()[0], 16, 32);
         self.ran(
             stage("samples"),
             10.0 * calls * 32.0 * SECONDS_OF_A_TOKEN,
@@ -194,9 +194,16 @@ fn estimate_of_a_known_speed_is_the_known_time() {
     assert_eq!(time.basis, "from `earlier-train` of 2026-01-31");
     // How many tokens and rows there will be is not known: these stages never ran in this pipeline.
     assert_eq!(found["rows"].time, Err(UnknownTime::Amount));
-    assert_eq!(found["bound"].time, Err(UnknownTime::Amount));
+    let unlimited = project.estimates(&manifest(&[("bound/draws", json!(8))]), &place());
+    assert_eq!(unlimited["bound"].time, Err(UnknownTime::Amount));
+    // 20 rows at most, 8 draws.
+    assert!(
+        is_near(seconds(&found["bound"]), 5_120.0 * SECONDS_OF_A_TOKEN),
+        "{:?}",
+        found["bound"]
+    );
     let samples = &found["samples"];
-    let calls = network_calls(&Sampler::every_kind()[0], 16, 32);
+    let calls = network_calls(&Objective::default(), &Objective::default().samplers()[0], 16, 32);
     assert!(
         is_near(seconds(samples), 30.0 * calls * 32.0 * SECONDS_OF_A_TOKEN),
         "{samples:?}"
@@ -289,6 +296,40 @@ fn estimate_is_the_median_of_the_newest_runs_with_their_range() {
     );
 }
 
+/// What a run takes besides its network occurs with each validation, and does not grow with the steps between them.
+#[test]
+fn estimate_of_a_long_training_is_not_that_of_a_short_one_many_times() {
+    let project = Project::new();
+    let rows = project.ran(&manifest(&[]).stages["rows"], 1.0, &[], |_| ());
+    let stage = manifest(&[("model/seed", json!(5)), ("model/steps", json!(1))]).stages["model"].clone();
+    // A step of 256 tokens in half a second; 4.5 seconds for the validation at the end and for files.
+    project.ran(&stage, 5.0, &[("from", &rows)], |record| {
+        drop(
+            record
+                .provenance
+                .facts
+                .insert("tokens_per_second".to_owned(), json!(512.0)),
+        );
+    });
+    let seconds = |steps: u32, every: u32, shape: &str, length: u32| {
+        let changes = [
+            ("model/steps", json!(steps)),
+            ("model/validation_every", json!(every)),
+            ("model/shape", json!(shape)),
+            ("rows/length", json!(length)),
+        ];
+        seconds(&project.estimates(&manifest(&changes), &place())["model"])
+    };
+    assert!(is_near(seconds(1000, 0, "nano", 32), 500.0 + 4.5));
+    // Four validations, and once more.
+    assert!(is_near(seconds(1000, 250, "nano", 32), 500.0 + 5.0 * 2.25));
+    let [nano, tiny] = ["nano", "tiny"].map(|name| SHAPES.find(name).unwrap());
+    let mut costs = OperationCosts::default();
+    let [less, more] = [nano, tiny].map(|shape| costs.training(shape, &Objective::default()));
+    let expected = (4.0 * 500.0 + 4.5) * more / less;
+    assert!(is_near(seconds(1000, 0, "tiny", 128), expected));
+}
+
 /// The time of a resumed run is that of the steps after the one that it resumed from.
 #[test]
 fn estimate_counts_the_steps_that_a_run_made() {
@@ -339,7 +380,10 @@ fn estimate_takes_a_measurement_where_no_run_is_known() {
     }
     let after = estimator.estimates(&from).unwrap();
     assert!(is_near(seconds(&after[3]), 25_600.0 / 512.0), "{:?}", after[3]);
-    assert_eq!(after[3].time.as_ref().unwrap().basis, "measured now");
+    assert_eq!(
+        after[3].time.as_ref().unwrap().basis,
+        "measured now, the network alone"
+    );
     // 10 rows of 32 tokens.
     assert!(is_near(seconds(&after[5]), 320.0 / 80.0), "{:?}", after[5]);
 }
@@ -348,7 +392,7 @@ fn estimate_takes_a_measurement_where_no_run_is_known() {
 fn network_calls_of_the_cached_sampler_are_those_in_which_a_token_is_drawn() {
     let calls = |kind: &str, steps, length| {
         let sampler: Sampler = serde_json::from_value(json!({ "kind": kind })).unwrap();
-        network_calls(&sampler, steps, length)
+        network_calls(&Objective::default(), &sampler, steps, length)
     };
     // By hand: of 2 steps and 2 positions, both fall into one step with probability 1/2.
     assert!(is_near(calls("cached", 2, 2), 1.5));
@@ -356,6 +400,84 @@ fn network_calls_of_the_cached_sampler_are_those_in_which_a_token_is_drawn() {
     assert!(calls("cached", 1_000_000, 32) > 31.99);
     assert!(is_near(calls("ancestral", 128, 32), 128.0));
     assert!(is_near(calls("autoregressive", 128, 32), 1.0));
+}
+
+/// What a sample of `nano`, with rows of 32 tokens, has to do.
+fn amount_of_sample(settings: Value, rows: Option<f64>) -> Option<WorkAmount> {
+    let model = ConsumedStage {
+        role: "model".to_owned(),
+        stage: manifest(&[]).stages["model"].clone(),
+        figures: HashMap::new(),
+        bytes: None,
+    };
+    let mut sample = json!({ "kind": "sample", "model": "model", "count": 10, "steps": 16 });
+    for (field, value) in settings.as_object().unwrap() {
+        sample[field] = value.clone();
+    }
+    let stage: Stage = serde_json::from_value(sample).unwrap();
+    let subject = WorkSubject {
+        stage: &stage,
+        inputs: &[model],
+        bytes: None,
+        from_step: 0,
+        rows,
+    };
+    subject.amount(&mut OperationCosts::default())
+}
+
+#[test]
+fn amount_of_a_sample_counts_given_texts_windows_and_guidance() {
+    let tokens = |settings: Value, rows| amount_of_sample(settings, rows).unwrap().tokens.unwrap();
+    let ancestral = json!({ "sampler": { "kind": "ancestral" } });
+    // 10 rows of 32 tokens, 16 steps.
+    assert!(is_near(tokens(ancestral, None), 5_120.0));
+    let given = json!({
+        "sampler": { "kind": "ancestral" }, "guidance": 1.5,
+        "given": { "file": "prompts.txt" }
+    });
+    // Three texts; each step asks twice.
+    assert!(is_near(tokens(given.clone(), Some(30.0)), 2.0 * 3.0 * 5_120.0));
+    assert_eq!(amount_of_sample(given, None), None);
+    // 100 tokens: 32, and five windows of 16 new ones, of 4 steps each.
+    let windows = json!({ "sampler": {
+        "kind": "semi_autoregressive", "length": 100, "window_steps": 4, "window": "ancestral"
+    } });
+    let amount = amount_of_sample(windows, None).unwrap();
+    assert!(
+        is_near(amount.tokens.unwrap(), 320.0 * (16.0 + 5.0 * 4.0)),
+        "{amount:?}"
+    );
+    assert_eq!(amount.recorded_tokens, Some(1_000.0));
+}
+
+/// How far a text goes, and how often it asks, is seen when it is drawn.
+#[test]
+fn amount_of_a_sample_states_no_operations_where_the_model_decides() {
+    for sampler in [
+        json!({ "kind": "semi_autoregressive", "until": "end_of_text", "max_length": 100 }),
+        json!({ "kind": "threshold" }),
+    ] {
+        let amount = amount_of_sample(json!({ "sampler": sampler }), None).unwrap();
+        assert_eq!((amount.tokens, amount.flops), (None, None), "{amount:?}");
+        assert!(amount.units > 0.0, "{amount:?}");
+    }
+}
+
+/// Pseudo-perplexity asks about one position a pass, and a count about half of them.
+#[test]
+fn operations_of_an_evaluation_are_those_of_the_positions_that_it_asks_about() {
+    let nano = SHAPES.find("nano").unwrap();
+    let mut costs = OperationCosts::default();
+    let objective = Objective::from_argument("mlm").unwrap();
+    let mut of_row = |estimator| costs.evaluation(nano, &objective, estimator) * 32.0;
+    // By hand, as in `model/flops.rs`: without a noise level, 6,498,304 − 75,776 for 16 positions. Each takes 20 · 4096 and
+    // 32 pairs at 4 · 64 in the last block, and 2 · 64 · 512 in the output layer.
+    let count = 6_422_528.0;
+    assert!(is_near(of_row(Estimator::Count), count));
+    assert!(is_near(
+        of_row(Estimator::Pseudo),
+        count - 15.0 * (81_920.0 + 8_192.0 + 65_536.0)
+    ));
 }
 
 fn estimate(index: usize, seconds: Option<f64>, steps: Option<(u64, u64)>) -> StageEstimate {
@@ -442,6 +564,7 @@ fn amount_of_a_judge_is_that_of_its_samples() {
         inputs: &inputs,
         bytes: None,
         from_step: 0,
+        rows: None,
     };
     let amount = subject.amount(&mut OperationCosts::default()).unwrap();
     assert_eq!((amount.units, amount.tokens), (20.0, Some(640.0)));

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use indexmap::IndexSet;
 use serde::Serialize;
 
 use super::table::{SHOWN_INSTANCES, instances_in_plan};
@@ -14,7 +15,7 @@ use crate::cli::render::terminal::Terminal;
 use mdlm::bench;
 use mdlm::error::Result;
 use mdlm::event::Cancel;
-use mdlm::manifest::{StageKind, Sweeps};
+use mdlm::manifest::{Stage, StageKind, Sweeps};
 use mdlm::model::Device;
 use mdlm::numbers::{abbreviated, bytes, count, duration, operations};
 use mdlm::plan::estimate::{
@@ -169,7 +170,7 @@ impl TakesReport {
 /// What all stages take that are to run.
 #[derive(Serialize)]
 pub(super) struct TotalReport {
-    /// Tokens that go through networks, as far as they are known.
+    /// Operations of networks, as far as they are known.
     flops: f64,
     /// The largest of all.
     memory_bytes: u64,
@@ -269,14 +270,14 @@ pub(super) fn text(plan: &Plan, takes: &Takes, project: &Project, terminal: &Ter
     let mut cells: Vec<Vec<String>> = vec![heading.map(str::to_owned).to_vec()];
     cells.extend(rows.iter().map(|row| {
         let mut cells = vec![row.name.clone()];
-        cells.extend(figures(&row.estimates));
+        cells.extend(figures(plan, &row.estimates));
         cells
     }));
     let last = cells.len();
     if rows.len() > 1 {
         let all: Vec<&StageEstimate> = estimates.iter().collect();
         let mut total = vec!["all".to_owned()];
-        total.extend(figures(&all));
+        total.extend(figures(plan, &all));
         cells.push(total);
     }
     let table = terminal.table(&cells, |row, column| match (row, column) {
@@ -319,25 +320,33 @@ fn rows<'a>(plan: &Plan, estimates: &'a [StageEstimate], sweeps: &Sweeps) -> Vec
     rows
 }
 
-/// Tokens, operations, memory and time of some stages together.
-fn figures(estimates: &[&StageEstimate]) -> [String; 4] {
-    let sum = |value: &dyn Fn(&StageEstimate) -> Option<f64>| -> Option<f64> {
-        estimates
-            .iter()
-            .filter_map(|estimate| value(estimate))
-            .reduce(|a, b| a + b)
+/// Tokens, operations, memory and time of some stages together. Of stages of which some compute networks, the tokens are those
+/// that go through these. A sum that lacks those of a stage says so.
+fn figures(plan: &Plan, estimates: &[&StageEstimate]) -> [String; 4] {
+    let computes = |estimate: &&&StageEstimate| match &plan.stages[estimate.index].stage {
+        Stage::Judge(judge) => judge.model.is_some(),
+        stage => stage.computes_network(),
+    };
+    let networks: Vec<&StageEstimate> = estimates.iter().filter(computes).copied().collect();
+    let sum = |of: &[&StageEstimate], value: &dyn Fn(&StageEstimate) -> Option<f64>| {
+        let known: Vec<f64> = of.iter().filter_map(|estimate| value(estimate)).collect();
+        let least = if known.len() < of.len() { "≥ " } else { "" };
+        (!known.is_empty()).then(|| (least, known.iter().sum::<f64>()))
     };
     let unknown = "–".to_owned();
-    let tokens = sum(&|estimate| estimate.tokens);
-    let flops = sum(&|estimate| estimate.flops);
+    let counted = if networks.is_empty() { estimates } else { &networks };
+    let tokens = sum(counted, &|estimate| estimate.tokens);
+    let flops = sum(&networks, &|estimate| estimate.flops);
     let memory = estimates
         .iter()
         .map(|estimate| estimate.memory)
         .max()
         .unwrap_or(0);
     [
-        tokens.map_or(unknown.clone(), |tokens| abbreviated(tokens.round() as usize)),
-        flops.map_or(unknown, operations),
+        tokens.map_or(unknown.clone(), |(least, tokens)| {
+            format!("{least}{}", abbreviated(tokens.round() as usize))
+        }),
+        flops.map_or(unknown, |(least, flops)| format!("{least}{}", operations(flops))),
         bytes(memory),
         time(estimates),
     ]
@@ -366,7 +375,7 @@ fn time(estimates: &[&StageEstimate]) -> String {
         (known, _) => {
             let mut text = format!("{}{range}", duration(total));
             if open > 0 {
-                text = format!("at least {text}: unknown of {}", counted(open, "stage"));
+                text = format!("at least {text}; that of {} is unknown", counted(open, "stage"));
             } else if known.iter().all(|time| time.basis == known[0].basis) {
                 text = format!("{text}, {}", known[0].basis);
             }
@@ -379,13 +388,12 @@ fn time(estimates: &[&StageEstimate]) -> String {
 fn ways(plan: &Plan, estimates: &[StageEstimate], project: &Project) -> Option<String> {
     let sweeps = &project.loaded.sweeps;
     let names = |why: &[UnknownTime]| -> Vec<String> {
-        let mut names: Vec<String> = estimates
+        let names: IndexSet<&str> = estimates
             .iter()
             .filter(|estimate| estimate.time.as_ref().is_err_and(|own| why.contains(own)))
-            .map(|estimate| sweeps.written(&plan.stages[estimate.index].name).to_owned())
+            .map(|estimate| sweeps.written(&plan.stages[estimate.index].name))
             .collect();
-        names.dedup();
-        names
+        names.into_iter().map(str::to_owned).collect()
     };
     let mut ways = Vec::new();
     let measured = names(&[UnknownTime::NeverMeasured]);
@@ -396,13 +404,14 @@ fn ways(plan: &Plan, estimates: &[StageEstimate], project: &Project) -> Option<S
             named(&measured)
         ));
     }
-    let others = names(&[UnknownTime::Amount, UnknownTime::NeverRan, UnknownTime::Download]);
+    // That of a download is not known afterwards either.
+    let others = names(&[UnknownTime::Amount, UnknownTime::NeverRan]);
     if let Some(first) = others.first() {
         ways.push(format!(
             "the time of {} is known once {} run here: `{}`",
             named(&others),
             if others.len() == 1 { "it has" } else { "they have" },
-            project.run_command(Some(first))
+            project.run_command(Some(first).filter(|_| others.len() == 1).map(String::as_str))
         ));
     }
     (!ways.is_empty()).then(|| ways.join("; "))
@@ -426,14 +435,15 @@ fn budget(plan: &Plan, takes: &Takes) -> Option<String> {
     }
     let mut parts = Vec::new();
     if !budget.whole.is_empty() {
-        parts.push(format!("{} fit whole", names(&budget.whole)));
+        let fit = if budget.whole.len() == 1 { "fits" } else { "fit" };
+        parts.push(format!("{} {fit} whole", names(&budget.whole)));
     }
     let left = if let Some(part) = budget.part {
         parts.push(format!(
-            "of `{}` {} of {} fit, up to step {}, from which the same run resumes",
+            "of `{}` {} of {} steps fit, up to step {}, from which the same run resumes",
             plan.stages[part.index].name,
             count(part.steps),
-            counted(part.of, "step"),
+            count(part.of),
             count(part.reached)
         ));
         &budget.left[1..]
@@ -447,16 +457,14 @@ fn budget(plan: &Plan, takes: &Takes) -> Option<String> {
                 plan.stages[unknown].name
             ));
         }
-        None if !left.is_empty() => parts.push(format!("{} would begin later", names(left))),
+        None if !left.is_empty() => {
+            let fit = if left.len() == 1 { "does" } else { "do" };
+            parts.push(format!("{} {fit} not fit", names(left)));
+        }
         None => {}
     }
-    let whole = if budget.whole.is_empty() && budget.part.is_none() && budget.unknown.is_none() {
-        "no stage fits; "
-    } else {
-        ""
-    };
-    Some(format!(
-        "in {limit}: {whole}{}; {used} are used",
-        parts.join("; ")
-    ))
+    if budget.seconds > 0.0 {
+        parts.push(format!("{used} of it in use"));
+    }
+    Some(format!("in {limit}: {}", parts.join("; ")))
 }
