@@ -77,6 +77,22 @@ fn scaled(mut number: f64, step: f64, units: &[&str]) -> String {
     }
 }
 
+/// Floating-point operations: `5 FLOP`, `1.24 TFLOP`.
+#[must_use]
+pub fn operations(operations: f64) -> String {
+    let mut number = operations;
+    for unit in ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP"] {
+        if number < 999.5 {
+            return match unit {
+                "FLOP" => format!("{number:.0} FLOP"),
+                unit => format!("{} {unit}", three(number)),
+            };
+        }
+        number /= 1000.0;
+    }
+    format!("{} EFLOP", three(number))
+}
+
 /// A number with the half of its interval: `1.2345 ± 0.0067`; alone where the interval is not defined.
 #[must_use]
 pub fn plus_minus(value: f64, ends: Option<(f64, f64)>, decimals: usize) -> String {
@@ -158,6 +174,17 @@ mod tests {
         assert_eq!(
             [0, 12, 999, 1000, 1_234_567].map(count),
             ["0", "12", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [0.0, 999.0, 12_345.0, 1.24e12, 9.996e17, 5e18].map(operations),
+            [
+                "0 FLOP",
+                "999 FLOP",
+                "12.3 kFLOP",
+                "1.24 TFLOP",
+                "1.00 EFLOP",
+                "5.00 EFLOP"
+            ]
         );
         assert_eq!(
             [0, 999, 1000, 12_345, 999_600, 1_240_000_000, 5_000_000_000_000].map(bytes),

@@ -8,11 +8,7 @@ use std::collections::VecDeque;
 
 use super::Options;
 use crate::plan::Plan;
-use crate::stages;
-
-/// What source, tokenize and pack hold at a time, whatever the corpus: 1 GB of text through all three takes 105 MB on two
-/// threads; each further stage brings its buffers and tables.
-const DATA_BYTES: u64 = 256 << 20;
+use crate::stages::{self, memory::DATA_BYTES};
 
 /// What a stage takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

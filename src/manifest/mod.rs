@@ -119,7 +119,7 @@ pub struct Manifest {
     /// The stages, by name: up to 64 letters, digits, `-` and `_`. A stage names the stages whose output it reads;
     /// these references make the graph, and the order in the file does not matter. The name of a swept stage stands for
     /// all its instances; `model@seed=1` names one instance.
-    #[schemars(extend("minProperties" = 1, "maxProperties" = 1000, "propertyNames" = {
+    #[schemars(extend("minProperties" = 1, "maxProperties" = instance::MAX_STAGES, "propertyNames" = {
         "pattern": "^[A-Za-z0-9_-]{1,64}(@.{1,1000})?$", "patternErrorMessage": STAGE_NAME
     }))]
     pub stages: IndexMap<String, Stage>,

@@ -88,32 +88,39 @@ impl Plan {
         if let Some(record) = self.newest(named, sources) {
             return Ok(Some(compare(record)));
         }
-        let related = |record: &&Record| match self.run_of(record, sources) {
+        let is_related = |record: &Record| match self.run_of(record, sources) {
             RunOwner::Own => true,
             RunOwner::Orphan => have_common_content(&record.key, key),
             RunOwner::Foreign => false,
         };
+        let is_foreign = |record: &Record| self.run_of(record, sources) == RunOwner::Foreign;
         // What is yet to be made will hardly be what another stage had read: it counts as changed, so that a plan does not
         // name a run that the run itself will find too far off.
         let open = stage.inputs.len().saturating_sub(key.inputs.len());
         let mut nearest: Option<(Vec<Reason>, &Record)> = None;
         let mut most = NEAR.saturating_sub(open);
-        for record in past.own_and_strangers(&stage.name).filter(related) {
-            if !reason::may_differ_in(record, key, most) {
-                continue;
+        // Those that differ in one part are looked at first: where there is one, the many that differ in two are not.
+        for within in 1..=NEAR {
+            if within > 1 && most < within {
+                break;
             }
-            let reasons = compare(record);
-            if nearest
-                .as_ref()
-                .is_some_and(|(least, _)| least.len() <= reasons.len())
-            {
-                continue;
+            let near = past.near(&stage.name, key, within, &|record| !is_foreign(record));
+            for record in near.into_iter().filter(|record| is_related(record)) {
+                if !reason::may_differ_in(record, key, most) {
+                    continue;
+                }
+                let reasons = compare(record);
+                if nearest
+                    .as_ref()
+                    .is_some_and(|(least, _)| least.len() <= reasons.len())
+                {
+                    continue;
+                }
+                // The first of those that differ least: the others have to differ in less.
+                let less = reasons.len().saturating_sub(1);
+                nearest = Some((reasons, record));
+                most = most.min(less);
             }
-            // The first of those that differ least: the others have to differ in less.
-            let less = reasons.len().checked_sub(1);
-            nearest = Some((reasons, record));
-            let Some(less) = less else { break };
-            most = most.min(less);
         }
         // A run that differs in nothing that is compared explains nothing either.
         let near = nearest.filter(|(reasons, _)| !reasons.is_empty() && reasons.len() + open <= NEAR);

@@ -17,7 +17,9 @@ pub(super) fn stand_in(
         return Ok(None);
     }
     let past = sources.records(&key.kind)?;
-    let alike = sources.store.alike(&past.records, key, but_for).into_iter();
+    let alike = past
+        .alike(key, but_for)
+        .filter(|record| sources.store.is_here(record));
     let best = alike.max_by(|a, b| {
         let lacks = |record: &Record| stages::lacks(stage, &record.key.config, &key.config, None).len();
         let order = lacks(b).cmp(&lacks(a));

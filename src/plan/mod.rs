@@ -34,12 +34,14 @@ use crate::store::stat::ChecksumCache;
 use crate::store::{Digest, ExternalFile, InputOrigin, Key, Lookup, Record};
 
 mod changes;
+pub mod estimate;
 mod facts;
 mod figures;
 mod files;
 mod foresee;
 mod graph;
 mod lacks;
+mod nearest;
 pub mod reason;
 pub mod resume;
 mod setting;

@@ -4,12 +4,17 @@
 //! decisions about it go by the same records.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::nearest::{NearIndex, digest_but_for};
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::remote::Remote;
-use crate::store::{Record, Store};
+use crate::store::{Digest, Key, Record, Store};
+
+/// Records of stages that a manifest does not have which a stage is compared with, at most: where more are as near as these,
+/// one of these explains as much.
+const MOST_COMPARED: usize = 64;
 
 /// The store and the remote that a plan is made and run with.
 #[derive(Debug)]
@@ -35,6 +40,10 @@ pub struct OfKind {
     own: HashMap<String, Vec<usize>>,
     /// The places of those of stages that the manifest does not have.
     strangers: Vec<usize>,
+    /// Those of [`OfKind::strangers`] that a plan compares with, by the inputs that are compared.
+    near: Mutex<HashMap<Vec<String>, Arc<NearIndex>>>,
+    /// The places of records by their keys without some settings, which are the same for all stages of a kind.
+    alike: OnceLock<HashMap<Digest, Vec<usize>>>,
 }
 
 impl<'a> Sources<'a> {
@@ -101,15 +110,52 @@ impl OfKind {
         places.iter().map(|&place| &self.records[place])
     }
 
-    /// The records of a stage of that name and of those that the manifest does not have, in the order of their keys.
-    pub fn own_and_strangers<'a>(&'a self, stage: &str) -> impl Iterator<Item = &'a Record> {
-        let own = self.own.get(stage).map_or(&[][..], Vec::as_slice);
-        let mut places: Vec<usize> = self.strangers.clone();
+    /// The records of a stage of that name, and those of stages that the manifest does not have whose keys differ from a key in
+    /// `most` parts at most, in the order of their keys; perhaps some others. Strangers are those that `is_related` accepts,
+    /// which decides the same in all calls.
+    pub(super) fn near<'a>(
+        &'a self,
+        stage: &str,
+        key: &Key,
+        most: usize,
+        is_related: &dyn Fn(&Record) -> bool,
+    ) -> Vec<&'a Record> {
+        let mut places: Vec<usize> = self.own.get(stage).cloned().unwrap_or_default();
+        if !self.strangers.is_empty() {
+            let mut roles: Vec<String> = key.inputs.keys().cloned().collect();
+            roles.sort();
+            let mut near = self.near.lock().unwrap_or_else(PoisonError::into_inner);
+            let index = near.entry(roles.clone()).or_insert_with(|| {
+                let strangers = self.strangers.iter().map(|&place| (place, &self.records[place]));
+                let related = strangers.filter(|(_, record)| is_related(record));
+                Arc::new(NearIndex::new(related, &roles))
+            });
+            let index = index.clone();
+            drop(near);
+            let strangers = match most {
+                0 | 1 => index.in_one(key, &roles),
+                _ => index.in_two(key, &roles),
+            };
+            places.extend(strangers.into_iter().take(MOST_COMPARED));
+        }
         // A stage that the manifest lacks is among both.
-        places.extend(own);
         places.sort_unstable();
         places.dedup();
-        places.into_iter().map(|place| &self.records[place])
+        places.into_iter().map(|place| &self.records[place]).collect()
+    }
+
+    /// The records whose keys are equal to a key but for some settings, the same of every stage of the kind.
+    pub(super) fn alike<'a>(&'a self, key: &Key, but_for: &[&str]) -> impl Iterator<Item = &'a Record> {
+        let index = self.alike.get_or_init(|| {
+            let mut index: HashMap<Digest, Vec<usize>> = HashMap::new();
+            for (place, record) in self.records.iter().enumerate() {
+                let rest = digest_but_for(&record.key, but_for);
+                index.entry(rest).or_default().push(place);
+            }
+            index
+        });
+        let places = index.get(&digest_but_for(key, but_for)).into_iter().flatten();
+        places.map(|&place| &self.records[place])
     }
 }
 
@@ -147,7 +193,20 @@ mod tests {
             seeds
         };
         assert_eq!(seeds(found.own("model").collect()), [1]);
-        assert_eq!(seeds(found.own_and_strangers("model").collect()), [1, 3]);
-        assert_eq!(seeds(found.own_and_strangers("new").collect()), [3]);
+        let key = example(4).key;
+        let near =
+            |stage, is_related: &dyn Fn(&Record) -> bool| seeds(found.near(stage, &key, 2, is_related));
+        assert_eq!(near("model", &|_| true), [1, 3]);
+        assert_eq!(near("new", &|_| true), [3]);
+        let found = Sources::of_stages(["model".to_owned()], &store, None);
+        let found = found.records("train").unwrap();
+        assert!(found.near("new", &key, 2, &|_| false).is_empty());
+        let alike = |seed, but_for: &[&str]| {
+            let mut key = example(seed).key;
+            key.config["steps"] = 7.into();
+            seeds(found.alike(&key, but_for).collect())
+        };
+        assert_eq!(alike(3, &["steps"]), [3]);
+        assert!(alike(5, &["steps"]).is_empty());
     }
 }

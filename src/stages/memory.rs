@@ -6,6 +6,9 @@ use crate::model::footprint::{Footprint, TOKENS, cache_per_row, cached_rows};
 use crate::sample::Query;
 use crate::shapes::{Backbone, SHAPES, Shape};
 
+/// What source, tokenize and pack hold at a time, whatever the corpus: 1 GB of text through all three takes 105 MB on two
+/// threads; each further stage brings its buffers and tables.
+pub const DATA_BYTES: u64 = 256 << 20;
 /// Token rows that evaluation and sampling put through a GPU at a time: every one of its multiprocessors has some tiles of
 /// each product to do.
 const DEVICE_TOKENS: usize = 1 << 16;

@@ -293,7 +293,8 @@ fn exchanged() -> Duration {
 }
 
 /// A shape's name and dimensions: `nano V512 L32 D64 H2 N2 C32`.
-pub(super) fn dimensions(shape: &Shape) -> String {
+#[must_use]
+pub fn dimensions(shape: &Shape) -> String {
     format!(
         "{} V{} L{} D{} H{} N{} C{}",
         shape.name,

@@ -29,6 +29,7 @@
 //! renames that ([`commit`]). If a process dies at any point, it leaves either a complete record or no record; in the
 //! second case the next run deletes its leftovers. A record whose artifact is incomplete is a cache miss that says so.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -480,25 +481,28 @@ impl Store {
         Ok(keys.iter().filter_map(|key| self.record(kind, key)).collect())
     }
 
-    /// Those of some records whose keys are equal to a key but for some settings, and whose artifacts are here.
+    /// Whether a record's artifact is here, by its files' presence and length.
     #[must_use]
-    pub fn alike<'a>(&self, records: &'a [Record], key: &Key, but_for: &[&str]) -> Vec<&'a Record> {
-        let without = |key: &Key| {
-            let mut config = key.config.clone();
-            if let Some(config) = config.as_object_mut() {
-                config.retain(|field, _| !but_for.contains(&field.as_str()));
-            }
-            config
-        };
-        let wanted = without(key);
-        let is_alike = |other: &Key| {
-            (&other.kind, other.version, other.seed) == (&key.kind, key.version, key.seed)
-                && (&other.inputs, &other.files) == (&key.inputs, &key.files)
-                && without(other) == wanted
-        };
-        let is_here = |record: &Record| self.missing(record).is_ok_and(|missing| missing.is_none());
-        let alike = records.iter().filter(|record| is_alike(&record.key));
-        alike.filter(|record| is_here(record)).collect()
+    pub fn is_here(&self, record: &Record) -> bool {
+        self.missing(record).is_ok_and(|missing| missing.is_none())
+    }
+
+    /// The newest readable action records of a kind by the times of their files, the newest first, `most` of them at most.
+    ///
+    /// # Errors
+    /// The store cannot be read at all.
+    pub fn newest_records(&self, kind: &str, most: usize) -> Result<Vec<Record>> {
+        let keys = keys_below(&self.root.join("actions").join(kind))?;
+        let mut dated: Vec<_> = keys
+            .iter()
+            .filter_map(|key| {
+                let made = fs::metadata(self.record_path(kind, key)).ok()?.modified().ok()?;
+                Some((Reverse(made), key))
+            })
+            .collect();
+        dated.sort();
+        let records = dated.into_iter().filter_map(|(_, key)| self.record(kind, key));
+        Ok(records.take(most).collect())
     }
 
     /// Every action record, damaged ones too, by kind and key.

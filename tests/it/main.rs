@@ -11,6 +11,7 @@ mod doctor;
 mod downloads;
 mod encoder;
 mod environment;
+mod estimate;
 mod evaluate;
 mod export;
 mod files;

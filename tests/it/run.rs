@@ -22,6 +22,15 @@ fn run_plan_and_rerun_show_every_stage() {
     text    source    will run: never ran
     tokens  tokenize  will run: never ran
     rows    pack      will run: never ran
+
+    to run  tokens  operations  memory  time
+    text    –       –           268 MB  unknown: nothing like it ran here
+    tokens  –       –           268 MB  unknown: nothing like it ran here
+    rows    –       –           268 MB  unknown before its inputs are made
+    all     –       –           268 MB  unknown
+
+    the time of `text`, `tokens`, `rows` is known once they have run here: `mdlm run
+    pipelines/tiny.json`
     --- stderr
     ");
     insta::assert_snapshot!(transcript(&mut project.mdlm("run", &[])), @r"
@@ -60,7 +69,9 @@ fn run_plan_and_rerun_show_every_stage() {
     --- stderr
     ");
     let setting = "stages.tokens.tokenizer.vocabulary_size=310";
-    insta::assert_snapshot!(transcript(&mut project.mdlm("plan", &["--exit-code", "--set", setting])), @r"
+    let plan = transcript(&mut project.mdlm("plan", &["--exit-code", "--set", setting]));
+    let (stages, takes) = plan.split_once("\nto run").unwrap();
+    insta::assert_snapshot!(stages, @r"
     exit 10
     --- stdout
     tiny: 3 stages, 2 to run
@@ -68,8 +79,8 @@ fn run_plan_and_rerun_show_every_stage() {
     text    source    cached xxxxxxxx
     tokens  tokenize  will run: `tokenizer.vocabulary_size` 320 → 310
     rows    pack      will run: `tokens` runs
-    --- stderr
     ");
+    assert!(takes.contains("s, from `tokens` of 2"), "{takes}");
     insta::assert_snapshot!(transcript(&mut project.mdlm("run", &["--set", setting])), @r"
     exit 0
     --- stdout

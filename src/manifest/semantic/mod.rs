@@ -8,6 +8,7 @@ mod references;
 use serde::Deserialize as _;
 
 use super::fault::Draft;
+use super::instance::MAX_STAGES;
 use super::json::{Node, pointer_join};
 use super::stage::check::{StageEntry, Stages};
 use super::{Stage, StageKind};
@@ -24,7 +25,7 @@ pub(super) fn check(tree: &Node, structural: &[Draft], shapes: Shapes) -> Vec<Dr
         .members()
         .iter()
         // The schema bounds the number of stages; this keeps the work bounded where that is violated.
-        .take(1_000)
+        .take(MAX_STAGES)
         .map(|member| {
             let pointer = pointer_join("/stages", &member.key);
             let kind = member

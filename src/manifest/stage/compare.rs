@@ -1,13 +1,13 @@
 //! The compare stage: which stages it compares, and which metric orders its table.
 
 use std::cmp::Ordering;
-use std::sync::LazyLock;
+use std::sync::Mutex;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Reference, StageKind, StageSpec};
-use crate::manifest::instance::{MAX_STAGES, Point};
+use crate::manifest::instance::{Point, numbered_role};
 
 /// Collects the results of several stages in one table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -213,9 +213,8 @@ pub const COMPARABLE: &[StageKind] = &[StageKind::Evaluate, StageKind::Sample, S
 /// The role of the input of that number of a stage that collects others: `of/0`, `of/1`, …
 #[must_use]
 pub fn compared_role(index: usize) -> Option<&'static str> {
-    static ROLES: LazyLock<Vec<String>> =
-        LazyLock::new(|| (0..MAX_STAGES).map(|index| format!("of/{index}")).collect());
-    ROLES.get(index).map(String::as_str)
+    static ROLES: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
+    numbered_role(&ROLES, index, "")
 }
 
 impl StageSpec for Compare {

@@ -1,6 +1,6 @@
 //! The judge stage: whose samples it measures, and against what.
 
-use std::sync::LazyLock;
+use std::sync::Mutex;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use super::evaluate::Weights;
 use super::{MODELS, Reference, ReferenceField, Stage, StageKind, StageSpec};
 use crate::manifest::Objective;
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
-use crate::manifest::instance::{MAX_STAGES, Point};
+use crate::manifest::instance::{Point, numbered_role};
 
 /// Complete records of the source that samples are compared with, at least; our choice: their own divergence from the
 /// source is then far below that of a usual sample.
@@ -120,9 +120,8 @@ defaults! {
 /// The role of the model behind the samples of that number: `of/0/model`, `of/1/model`, …
 #[must_use]
 pub fn model_role(index: usize) -> Option<&'static str> {
-    static ROLES: LazyLock<Vec<String>> =
-        LazyLock::new(|| (0..MAX_STAGES).map(|index| format!("of/{index}/model")).collect());
-    ROLES.get(index).map(String::as_str)
+    static ROLES: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
+    numbered_role(&ROLES, index, "/model")
 }
 
 impl StageSpec for Judge {

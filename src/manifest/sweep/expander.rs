@@ -1,9 +1,11 @@
 //! Makes the instances: a stage's own combinations, times what it inherits from the stages that it consumes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+
+use indexmap::IndexMap;
 
 use super::tree::{FIELD, collects, field_of, is_field, kind, not_swept, placed, references, rename, set};
-use super::values::{choices, thousands};
+use super::values::{choices, in_one_form, thousands};
 use super::{
     Axis, Coordinate, Expander, MAX_NAME, MAX_STAGES, Made, Own, Point, SIGN, SweepValue, WrittenStage,
     labels, point,
@@ -280,15 +282,16 @@ impl<'t> Expander<'t> {
             let mut next = Vec::new();
             let mut alone: Vec<bool> = vec![true; made.len()];
             let mut unpaired = None;
+            let mut index = JoinIndex::new(made);
             for (coordinates, assigned) in &joined {
                 let mut found = false;
-                for (instance, alone) in made.iter().zip(&mut alone) {
-                    if let Some(both) = join(coordinates, &instance.coordinates) {
+                for place in index.candidates(coordinates) {
+                    if let Some(both) = join(coordinates, &made[place].coordinates) {
                         let mut assigned = assigned.clone();
-                        assigned.push((field.clone(), instance.name.clone()));
+                        assigned.push((field.clone(), made[place].name.clone()));
                         next.push((both, assigned));
                         found = true;
-                        *alone = false;
+                        alone[place] = false;
                     }
                     if next.len() > MAX_STAGES {
                         break;
@@ -432,20 +435,104 @@ impl<'t> Expander<'t> {
     }
 }
 
+/// What distinguishes points of which each has the same place for the same sweep: fields and origins, without values.
+type Axes = Vec<(String, Vec<usize>)>;
+
+/// The instances of a stage by the values that they share with points of other stages, so that a point is joined with those
+/// that it agrees with and not with all.
+struct JoinIndex<'a> {
+    made: &'a [Made],
+    /// The places of the instances that have the same axes.
+    groups: IndexMap<Axes, Vec<usize>>,
+    /// Of points with some axes and a group: the places in both of what they share, and the group's instances by its values.
+    shared: HashMap<(Axes, usize), SharedValues>,
+}
+
+/// What two groups of points share.
+struct SharedValues {
+    /// Places in the points of the other stages.
+    places: Vec<usize>,
+    /// The instances by the values there.
+    instances: HashMap<Vec<String>, Vec<usize>>,
+}
+
+impl<'a> JoinIndex<'a> {
+    fn new(made: &'a [Made]) -> Self {
+        let mut groups: IndexMap<Axes, Vec<usize>> = IndexMap::new();
+        for (place, instance) in made.iter().enumerate() {
+            groups.entry(axes(&instance.coordinates)).or_default().push(place);
+        }
+        Self {
+            made,
+            groups,
+            shared: HashMap::new(),
+        }
+    }
+
+    /// The instances that agree with a point, and perhaps others, in their order.
+    fn candidates(&mut self, point: &[Coordinate]) -> Vec<usize> {
+        let axes = axes(point);
+        let mut found = Vec::new();
+        for (group, places) in self.groups.values().enumerate() {
+            let shared = self.shared.entry((axes.clone(), group)).or_insert_with(|| {
+                let first = &self.made[places[0]].coordinates;
+                let pairs = first.iter().enumerate().filter_map(|(there, one)| {
+                    let here = counterpart(point, first, one)?;
+                    Some((here, there))
+                });
+                let (here, there): (Vec<usize>, Vec<usize>) = pairs.unzip();
+                let mut instances: HashMap<Vec<String>, Vec<usize>> = HashMap::new();
+                for &place in places {
+                    let values = values(&self.made[place].coordinates, &there);
+                    instances.entry(values).or_default().push(place);
+                }
+                SharedValues {
+                    places: here,
+                    instances,
+                }
+            });
+            let values = values(point, &shared.places);
+            found.extend(shared.instances.get(&values).into_iter().flatten());
+        }
+        found.sort_unstable();
+        found
+    }
+}
+
+fn axes(point: &[Coordinate]) -> Axes {
+    point
+        .iter()
+        .map(|one| (one.field.clone(), one.origins.clone()))
+        .collect()
+}
+
+/// The values of a point at some of its places.
+fn values(point: &[Coordinate], places: &[usize]) -> Vec<String> {
+    places
+        .iter()
+        .map(|&place| in_one_form(&point[place].value))
+        .collect()
+}
+
+fn is_same_sweep(a: &Coordinate, b: &Coordinate) -> bool {
+    a.field == b.field && a.origins.iter().any(|origin| b.origins.contains(origin))
+}
+
+/// The place in `a` that has to agree with a coordinate of `b`, if there is one. It does not depend on values.
+fn counterpart(a: &[Coordinate], b: &[Coordinate], one: &Coordinate) -> Option<usize> {
+    a.iter().position(|other| is_same_sweep(other, one)).or_else(|| {
+        // Sweeps of two stages over fields of one name, neither known to the other side.
+        a.iter().position(|other| {
+            other.field == one.field && !b.iter().any(|another| is_same_sweep(another, other))
+        })
+    })
+}
+
 /// Both points in one, where they agree.
 fn join(a: &[Coordinate], b: &[Coordinate]) -> Option<Vec<Coordinate>> {
-    let same_sweep = |x: &Coordinate, y: &Coordinate| {
-        x.field == y.field && x.origins.iter().any(|origin| y.origins.contains(origin))
-    };
     let mut both = a.to_vec();
     for one in b {
-        let known = a.iter().position(|other| same_sweep(other, one)).or_else(|| {
-            // Sweeps of two stages over fields of one name, neither known to the other side.
-            a.iter().position(|other| {
-                other.field == one.field && !b.iter().any(|another| same_sweep(another, other))
-            })
-        });
-        match known {
+        match counterpart(a, b, one) {
             Some(place) => {
                 if both[place].value != one.value {
                     return None;

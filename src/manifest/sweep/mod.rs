@@ -48,6 +48,8 @@ const MAX_SPELT: usize = 40;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sweeps {
     stages: IndexMap<String, Vec<Instance>>,
+    /// The places of the instances in their sweeps, by name.
+    places: HashMap<String, usize>,
 }
 
 impl Sweeps {
@@ -77,7 +79,7 @@ impl Sweeps {
     #[must_use]
     pub fn point(&self, name: &str) -> Option<&Point> {
         let instances = self.instances(self.written(name))?;
-        let instance = instances.iter().find(|instance| instance.name == name)?;
+        let instance = instances.get(*self.places.get(name)?)?;
         Some(&instance.point)
     }
 
@@ -213,15 +215,13 @@ pub(super) fn expand(tree: &Node) -> Expansion {
         for instance in made {
             if !instance.coordinates.is_empty() {
                 let point = point(&instance.coordinates, &names);
-                expansion
-                    .sweeps
-                    .stages
-                    .entry(stage.name.to_owned())
-                    .or_default()
-                    .push(Instance {
-                        name: instance.name.clone(),
-                        point,
-                    });
+                let Sweeps { stages, places } = &mut expansion.sweeps;
+                let instances = stages.entry(stage.name.to_owned()).or_default();
+                places.insert(instance.name.clone(), instances.len());
+                instances.push(Instance {
+                    name: instance.name.clone(),
+                    point,
+                });
             }
             if !instance.coordinates.is_empty() || !instance.aliases.is_empty() {
                 let mut aliases = instance.aliases;

@@ -189,6 +189,39 @@ fn consumers_of_two_sweeps_join_on_what_they_share() {
     );
 }
 
+/// Joined by what they share and not each with each: 3,000 · 3,000 comparisons of points would take minutes.
+#[test]
+fn consumers_of_two_long_sweeps_join_each_instance_with_its_own() {
+    let seeds = json!({ "seed": { "from": 1, "to": 3_000 } });
+    let swept = load(&[("rows/matrix", seeds)]).unwrap();
+    let bounds = swept.sweeps.instances("bound").unwrap();
+    assert_eq!(bounds.len(), 3_000);
+    for instance in bounds {
+        let Stage::Evaluate(bound) = &swept.manifest.stages[&instance.name] else {
+            panic!("no evaluate stage");
+        };
+        let seed = &instance.point["seed"];
+        assert_eq!(bound.model, format!("model@seed={seed}"));
+        assert_eq!(bound.data, format!("rows@seed={seed}"));
+    }
+}
+
+#[test]
+fn values_of_long_lists_are_given_once() {
+    let seeds: Vec<u32> = (1..=3_000).collect();
+    assert_eq!(
+        names(&load(&[("model/matrix", json!({ "seed": seeds }))]).unwrap()).len(),
+        6_000
+    );
+    let twice: Vec<u32> = (1..=3_000).chain([17]).collect();
+    let faults = load(&[("model/matrix", json!({ "seed": twice }))]).unwrap_err();
+    assert!(faults.to_string().contains("`17` is given twice"), "{faults}");
+    // In another order of fields.
+    let noise = json!([{ "kind": "cosine", "epsilon": 0.1 }, { "epsilon": 0.1, "kind": "cosine" }]);
+    let faults = load(&[("model/matrix", json!({ "objective.noise": noise }))]).unwrap_err();
+    assert!(faults.to_string().contains("is given twice"), "{faults}");
+}
+
 #[test]
 fn stages_may_be_swept_and_single_instances_named() {
     let loaded = load(&[
@@ -306,27 +339,24 @@ fn hint_for_a_list_of_values_adds_it_to_the_matrix() {
 #[test]
 fn limit_on_the_number_of_instances() {
     let range = |to: u32| json!({ "seed": { "from": 1, "to": to } });
-    // 494 models and bounds, and the other stages.
-    assert_eq!(
-        load(&[("model/matrix", range(498))])
-            .unwrap()
-            .manifest
-            .stages
-            .len(),
-        1000
-    );
+    // 1,200 models and bounds, and the other stages.
+    let made = load(&[("model/matrix", range(1_200))]).unwrap();
+    assert_eq!(made.manifest.stages.len(), 2_404);
+    assert_eq!(made.sweeps.point("bound@seed=1200").unwrap()["seed"], 1_200);
     let message_of = |changes: &[(&str, Value)]| load(changes).unwrap_err().to_string();
-    let faults = message_of(&[("model/matrix", range(499))]);
-    assert!(
-        faults.contains("the sweeps make more than 1,000 stages"),
-        "{faults}"
-    );
+    // 401 · 250 models.
     let faults = message_of(&[
-        ("rows/matrix", range(400)),
-        ("model/matrix", json!({ "ema": [0.5, 0.6, 0.7] })),
+        ("rows/matrix", range(401)),
+        ("model/matrix", json!({ "batch": { "from": 1, "to": 250 } })),
     ]);
     assert!(
-        faults.contains("the sweeps make more than 1,000 stages"),
+        faults.contains("the sweeps make more than 100,000 stages"),
+        "{faults}"
+    );
+    let faults = message_of(&[("model/matrix", range(100_001))]);
+    assert!(
+        faults.contains("the range has more than 100,000 values")
+            && faults.contains("at most 100,000 stages in all"),
         "{faults}"
     );
     let fields = [

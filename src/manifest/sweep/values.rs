@@ -1,5 +1,7 @@
 //! The values of a swept field: a list, a range or settings by name, and how a value is spelt in a name.
 
+use std::collections::HashMap;
+
 use serde_json::{Number, Value};
 
 use super::tree::{is_field, not_swept};
@@ -52,14 +54,15 @@ fn list(items: &[Node], pointer: &str) -> Result<Vec<SweepValue>, Box<Draft>> {
             .expected(format!("at most {} stages in all", thousands(MAX_STAGES)))
             .into());
     }
-    let mut all: Vec<SweepValue> = Vec::new();
+    let mut all: Vec<SweepValue> = Vec::with_capacity(items.len());
+    let mut spelt: HashMap<String, usize> = HashMap::with_capacity(items.len());
+    let mut equal: HashMap<String, usize> = HashMap::with_capacity(items.len());
     for (place, node) in items.iter().enumerate() {
         let value = node.to_json();
         let text = spelling(&value);
-        if let Some(first) = all
-            .iter()
-            .find(|other| other.value == value || other.text == text)
-        {
+        let same = equal.insert(in_one_form(&value), place);
+        let same = same.into_iter().chain(spelt.insert(text.clone(), place)).min();
+        if let Some(first) = same.map(|first| &all[first]) {
             let message = if first.value == value {
                 format!("{} is given twice", quoted(&shortened(&value)))
             } else {
@@ -87,6 +90,29 @@ fn list(items: &[Node], pointer: &str) -> Result<Vec<SweepValue>, Box<Draft>> {
         });
     }
     Ok(all)
+}
+
+/// A value as a text that equal values share: the fields of objects by name.
+pub(super) fn in_one_form(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(in_one_form).collect();
+            format!("[{}]", items.join(","))
+        }
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields
+                .iter()
+                .map(|(name, value)| (Value::from(name.as_str()).to_string(), in_one_form(value)))
+                .collect();
+            fields.sort();
+            let fields: Vec<_> = fields
+                .iter()
+                .map(|(name, value)| format!("{name}:{value}"))
+                .collect();
+            format!("{{{}}}", fields.join(","))
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Settings by name: `{ "ptb": { "input.corpus": "ptb", "detokenize": "ptb" } }`.

@@ -1,21 +1,26 @@
 //! `mdlm plan`: what a run would do, and why.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::cli::args::execution::ExecutionArgs;
-use crate::cli::args::piped;
 use crate::cli::args::project::ProjectArgs;
-use crate::cli::render::style;
+use crate::cli::args::{piped, units};
 use crate::cli::render::terminal::Terminal;
-use crate::cli::render::words::joined;
 use mdlm::error::Result;
 use mdlm::event::Cancel;
-use mdlm::numbers::bytes;
+use mdlm::manifest::Sweeps;
 use mdlm::plan::resume::Resumption;
 use mdlm::plan::{Decision, Needed, Plan, Reason, reason};
 use mdlm::plural;
 use mdlm::remote::Remote;
 use mdlm::store::{Digest, Key, Store};
+
+mod table;
+mod takes;
+
+use takes::{BudgetReport, Compute, Takes, TakesReport, TotalReport};
 
 /// Exit code of `--exit-code` when a run would have something to do.
 const WORK_TO_DO: u8 = 10;
@@ -26,6 +31,10 @@ pub const LONG_ABOUT: &str = "\
     The same planner serves both commands, so that a dry run never differs from a run. It reads the \
     files that the manifest names, to see whether they changed, and the store; it writes nothing and does not use the \
     network: what a run would download is listed.\n\n\
+    Of each stage that is to run it estimates what it takes: tokens, floating-point operations, memory, and time by what this \
+    machine itself has shown: its newest runs of the same kind with the same shape and objective on as many threads, else \
+    runs with another shape by operations a second, else `--measure`; else the time is unknown. It says what each time rests \
+    on.\n\n\
     A plan cannot know whether the consumers of a stage that runs have to run, too: if the stage's output is the same as \
     before, their results are served from the store.";
 
@@ -45,6 +54,18 @@ pub struct Args {
     /// Print the plan as JSON
     #[arg(long)]
     pub json: bool,
+    /// Show which stages, and which steps of a training, fit in this time: 2h
+    ///
+    /// Stages run one after the other. Of a training that does not fit whole it shows how many steps do; the same run resumes from
+    /// there.
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    pub budget: Option<Duration>,
+    /// Measure for some seconds how fast this machine is where no run has shown it
+    ///
+    /// Training, evaluation and sampling are measured on random tokens, as by `mdlm bench`. Nothing is kept: once a stage has run,
+    /// its own time counts.
+    #[arg(long)]
+    pub measure: bool,
     /// Exit with 10 when there is work to do
     #[arg(long)]
     pub exit_code: bool,
@@ -56,6 +77,12 @@ struct PlanReport<'a> {
     pipeline: &'a str,
     store: String,
     stages: Vec<StageReport<'a>>,
+    /// What the stages take together that are to run; absent where none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<TotalReport>,
+    /// What fits in the time of `--budget`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<BudgetReport<'a>>,
 }
 
 #[derive(Serialize)]
@@ -74,6 +101,9 @@ struct StageReport<'a> {
     /// The files from elsewhere that a run would download.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     downloads: &'a [String],
+    /// What it takes, where it is to run: an estimate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    takes: Option<TakesReport>,
     /// Absent while an input is not known.
     key: Option<Digest>,
     artifact: Option<&'a Digest>,
@@ -126,10 +156,20 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             downloads: plan.downloads(index, &project.store),
         })
         .collect();
+    let from_step: Vec<_> = outlook.iter().map(|outlook| outlook.step).collect();
+    let compute = Compute {
+        threads: args.execution.compute.threads()?,
+        device: args.execution.compute.device()?,
+    };
+    let takes = args.execution.compute.pool()?.install(|| {
+        let asked = (args.measure, args.budget);
+        takes::takes(&plan, &sources, &from_step, &compute, asked, terminal)
+    })?;
     if args.json {
-        terminal.output_json(&report(&plan, &outlook, &project.store))?;
+        terminal.output_json(&report(&plan, &outlook, &takes, &project.store))?;
     } else {
-        terminal.output(&text(&plan, work, &outlook, terminal))?;
+        let table = text(&plan, work, &outlook, &project.loaded.sweeps, terminal);
+        terminal.output(&(table + &takes::text(&plan, &takes, &project, terminal)))?;
     }
     Ok(if args.exit_code && work > 0 { WORK_TO_DO } else { 0 })
 }
@@ -142,53 +182,8 @@ struct Outlook {
     downloads: Option<Needed>,
 }
 
-/// What has to be downloaded, in some words.
-fn needed(needed: &Needed) -> String {
-    let size = needed
-        .bytes
-        .map_or_else(String::new, |size| format!(", {}", bytes(size)));
-    match needed.urls.as_slice() {
-        [url] => format!("; downloads {}{size}", url.rsplit('/').next().unwrap_or(url)),
-        urls => format!("; downloads {} files{size}", urls.len()),
-    }
-}
-
-fn text(plan: &Plan, work: usize, outlook: &[Outlook], terminal: &Terminal) -> String {
-    let rows: Vec<_> = plan
-        .stages
-        .iter()
-        .zip(outlook)
-        .map(|(stage, outlook)| {
-            let what = match &stage.decision {
-                Decision::Cached(record) => match stage.lacking() {
-                    None => format!("cached {}", record.artifact.short()),
-                    Some(lacking) => format!("cached {}: {lacking}", record.artifact.short()),
-                },
-                Decision::Away(record) => {
-                    format!(
-                        "done ({}); its files are neither in the store nor needed",
-                        record.artifact.short()
-                    )
-                }
-                Decision::Fetch(record) => {
-                    format!("will be fetched from the remote: {}", record.artifact.short())
-                }
-                Decision::Run { reasons, .. } => {
-                    let from = outlook
-                        .step
-                        .map_or_else(String::new, |step| format!(" from step {step} on"));
-                    let downloads = outlook.downloads.as_ref().map_or_else(String::new, needed);
-                    // The step is of another training's checkpoint: beside it "never ran" would contradict itself.
-                    let why = match (outlook.step, reasons.as_slice()) {
-                        (Some(_), [Reason::NeverRan]) => "resumes from another training".to_owned(),
-                        _ => joined(reasons),
-                    };
-                    format!("will run{from}: {why}{downloads}")
-                }
-            };
-            vec![stage.name.clone(), stage.kind().name().to_owned(), what]
-        })
-        .collect();
+fn text(plan: &Plan, work: usize, outlook: &[Outlook], sweeps: &Sweeps, terminal: &Terminal) -> String {
+    let rows = table::rows(plan, outlook, sweeps);
     let total = plan.stages.len();
     let stages = plural::of(total, "stage");
     let fetched = plan
@@ -203,20 +198,20 @@ fn text(plan: &Plan, work: usize, outlook: &[Outlook], terminal: &Terminal) -> S
         (run, fetch) => format!("{run} to run, {fetch} to fetch"),
     };
     let heading = format!("{}: {total} {stages}, {work}", plan.pipeline);
-    let table = terminal.table(&rows, |row, column| match (column, &plan.stages[row].decision) {
-        (0, _) => style::STRONG,
-        (1, _) | (2, Decision::Cached(_) | Decision::Away(_)) => style::FAINT,
-        _ => style::ACCENT,
-    });
+    let cells: Vec<_> = rows.iter().map(|row| row.cells.clone()).collect();
+    let table = terminal.table(&cells, |row, column| rows[row].style(column));
     format!("{heading}\n\n{table}")
 }
 
-fn report<'a>(plan: &'a Plan, outlook: &'a [Outlook], store: &Store) -> PlanReport<'a> {
+fn report<'a>(plan: &'a Plan, outlook: &'a [Outlook], takes: &Takes, store: &Store) -> PlanReport<'a> {
+    let mut estimates = takes.estimates.iter().peekable();
     let stages = plan
         .stages
         .iter()
         .zip(outlook)
-        .map(|(stage, outlook)| {
+        .enumerate()
+        .map(|(index, (stage, outlook))| {
+            let estimate = estimates.next_if(|estimate| estimate.index == index);
             let (decision, reasons, key, artifact) = match &stage.decision {
                 Decision::Cached(record) => ("cached", &[][..], Some(&record.key), Some(&record.artifact)),
                 Decision::Away(record) => ("away", &[][..], Some(&record.key), Some(&record.artifact)),
@@ -237,6 +232,7 @@ fn report<'a>(plan: &'a Plan, outlook: &'a [Outlook], store: &Store) -> PlanRepo
                 lacks: &stage.lacks,
                 resumes_from: outlook.step,
                 downloads: outlook.downloads.as_ref().map_or(&[], |needed| &needed.urls),
+                takes: estimate.map(TakesReport::of),
                 key: key.map(Key::digest),
                 artifact,
                 parts: key.map(reason::named),
@@ -247,5 +243,7 @@ fn report<'a>(plan: &'a Plan, outlook: &'a [Outlook], store: &Store) -> PlanRepo
         pipeline: &plan.pipeline,
         store: store.root().display().to_string(),
         stages,
+        total: (!takes.estimates.is_empty()).then(|| TotalReport::of(&takes.estimates)),
+        budget: (takes.budget.as_ref()).map(|(limit, budget)| BudgetReport::of(plan, *limit, budget)),
     }
 }
