@@ -135,9 +135,9 @@ fn ranks_that_are_killed_are_taken_up_by_any_others() {
     };
     let long = [
         "--set",
-        "stages.model.steps=400",
+        "stages.model.steps=80",
         "--set",
-        "stages.model.checkpoint_every=20",
+        "stages.model.checkpoint_every=8",
         "--set",
         "stages.model.validation_every=0",
     ];
