@@ -10,6 +10,7 @@ use crate::kernels::composite::Composite;
 use crate::kernels::cuda::{self, Cuda};
 use crate::kernels::{Fused, HostBackend};
 use crate::precision::Precision;
+use crate::ranks::Sharing;
 use crate::shapes::{Backbone, Shape};
 
 /// A network of the shape and backbone on the device, with these weights in the flat order, its products in that precision.
@@ -48,6 +49,35 @@ pub fn build_learner(
         #[cfg(feature = "dfdx-cuda")]
         Device::DfdxCuda => learner_on(shape, backbone, weights, dfdx_cuda(precision)?),
     }
+}
+
+/// A learner as [`build_learner`] makes it, of a training that ranks share: on the GPU of this rank, which is that with its
+/// number among the ranks of its machine.
+///
+/// # Errors
+/// The errors of [`build`]; the exchange failed.
+pub fn build_shared_learner(
+    shape: &Shape,
+    backbone: Backbone,
+    device: Device,
+    precision: Precision,
+    weights: &[f32],
+    sharing: &Sharing,
+) -> Result<Box<dyn Learner>> {
+    let local = sharing.ranks.local();
+    let mut learner = match device {
+        Device::Cuda if local > 0 => {
+            let cuda = gpu_of_number(shape, precision, local as usize).map_err(|error| {
+                error.or_hint(
+                    "each rank of a machine takes one GPU: start as many as CUDA_VISIBLE_DEVICES shows",
+                )
+            })?;
+            build_learner_on_cuda(shape, backbone, cuda, weights)
+        }
+        _ => build_learner(shape, backbone, device, precision, weights),
+    }?;
+    learner.share(sharing.clone())?;
+    Ok(learner)
 }
 
 /// The network of the shape and backbone on a device, with these weights in the flat order.
@@ -90,11 +120,16 @@ pub fn build_learner_on_cuda(
     with_arch(shape.name, Build(cuda, backbone, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
 }
 
-/// The backend of the GPU.
+/// The backend of the first GPU.
 fn gpu(shape: &Shape, precision: Precision) -> Result<Cuda> {
+    gpu_of_number(shape, precision, 0)
+}
+
+/// The backend of the GPU of that number, of those that CUDA_VISIBLE_DEVICES shows.
+fn gpu_of_number(shape: &Shape, precision: Precision, number: usize) -> Result<Cuda> {
     check_heads(shape)?;
     let element = element(precision);
-    let cuda = Cuda::new(Box::new(cuda::device::Device::open(0)?), element);
+    let cuda = Cuda::new(Box::new(cuda::device::Device::open(number)?), element);
     Ok(match precision {
         Precision::Tf32 => cuda.with_tf32(),
         Precision::F32 | Precision::Bf16 => cuda,

@@ -1,21 +1,22 @@
 //! Learning on a CUDA device: gradients, moments and averages stay beside the weights, and nothing waits for results.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::cuda_memory::{answered, fits, fitting, plan};
 use super::cuda_network::CudaNetwork;
 use super::dit::Arch;
 use super::footprint::Workload;
-use super::grains::Grains;
 use super::{Arena, Batch, GradientNorm, Learner, Network, Reduction, StepOutcome, total};
 use crate::error::{Error, Result};
 use crate::kernels::VocabSupport;
 use crate::kernels::adamw::cuda::Optimizer;
+use crate::kernels::adamw::shared::SharedUpdate;
 use crate::kernels::adamw::{AdamW, Moments, Update};
 use crate::kernels::cuda::driver::Ticket;
 use crate::kernels::cuda::planning::Planning;
 use crate::kernels::cuda::{Cuda, Gradients, Taken};
-use crate::ranks::Sharing;
+use crate::ranks::{Cut, Sharing};
 use crate::shapes::Backbone;
 
 /// Updates by which the device may be ahead of what is known of it: it never waits for the host to prepare the next one.
@@ -31,14 +32,16 @@ pub struct CudaLearner<A: Arch> {
     optimizer: Optimizer,
     /// Updates whose outcome was not collected yet, the oldest first.
     updates: VecDeque<Ticket>,
-    /// Of a training whose batches are cut: the grains are added on the host.
-    grains: Option<OnHost>,
+    /// Of a training whose batches are cut.
+    shared: Option<OnDevice>,
 }
 
-/// Grains that are added on the host, with the gradient of one of them.
-struct OnHost {
-    grains: Grains,
-    flat: Vec<f32>,
+/// What a training whose batches are cut has beside its optimizer.
+struct OnDevice {
+    sharing: Sharing,
+    update: SharedUpdate,
+    /// The flat vector, cut where the weights' arena is.
+    cut: Cut,
 }
 
 impl<A: Arch> CudaLearner<A> {
@@ -53,7 +56,7 @@ impl<A: Arch> CudaLearner<A> {
             network,
             gradients: Gradients::default(),
             updates: VecDeque::new(),
-            grains: None,
+            shared: None,
         })
     }
 
@@ -67,7 +70,29 @@ impl<A: Arch> CudaLearner<A> {
     /// what fits decides the micro-batch, and that the order of sums, which must be the same when a run resumes.
     fn room(&self) -> Result<usize> {
         let total = self.network.cuda.driver().capacity()?.total;
-        Ok(total.saturating_sub(RESERVE.max(total / 16)))
+        let grains = self.shared.as_ref().map_or(1, |shared| shared.sharing.grains);
+        // As much for any number of ranks, since the micro-batch decides bits.
+        let tree = self.network.cuda.grain_bytes(grains)?;
+        Ok(total.saturating_sub(RESERVE.max(total / 16)).saturating_sub(tree))
+    }
+
+    /// The part of the flat vector of these numbers that this rank's device has.
+    fn part_of(&self, arena: Arena) -> Range<usize> {
+        let all = 0..total(&self.network.parameters);
+        match &self.shared {
+            Some(shared) if arena != Arena::Weights => shared.cut.of(shared.sharing.ranks.rank()),
+            _ => all,
+        }
+    }
+
+    /// The weights and their average change places, on all ranks.
+    fn swap_average(&self) -> Result<()> {
+        let cuda = &self.network.cuda;
+        cuda.swap_average(&self.optimizer)?;
+        match &self.shared {
+            Some(shared) => cuda.gather_weights(&shared.update, &self.optimizer),
+            None => Ok(()),
+        }
     }
 
     /// Has memory for activations taken at once that is enough for micro-batches of `rows` rows of a batch of so many: it would
@@ -100,50 +125,59 @@ impl<A: Arch> Learner for CudaLearner<A> {
     fn load(&mut self, weights: &[f32], moments: Moments) -> Result<()> {
         while self.outcome()?.is_some() {}
         self.gradients = Gradients::default();
-        if let Some(OnHost { grains, .. }) = &mut self.grains {
-            grains.forget();
+        if let Some(shared) = &mut self.shared {
+            shared.update.forget();
         }
-        let optimizer = Some(&self.optimizer);
         for (arena, values) in [
             (Arena::Weights, weights),
             (Arena::FirstMoment, &moments.first),
             (Arena::SecondMoment, &moments.second),
             (Arena::Average, &moments.ema),
         ] {
-            self.network.write_flat(optimizer, arena, values)?;
+            let part = self.part_of(arena);
+            self.network
+                .write_flat(Some(&self.optimizer), arena, values, part)?;
         }
         self.network.cuda.forget_steps(&self.optimizer)
     }
 
     fn read(&self, arena: Arena, into: &mut [f32]) -> Result<()> {
-        self.network.read_flat(Some(&self.optimizer), arena, into)
+        let part = self.part_of(arena);
+        let is_part = part.len() < into.len();
+        self.network.read_flat(Some(&self.optimizer), arena, into, part)?;
+        match &self.shared {
+            Some(shared) if is_part => shared.sharing.ranks.gather(into, &shared.cut),
+            _ => Ok(()),
+        }
     }
 
     fn share(&mut self, sharing: Sharing) -> Result<()> {
-        if sharing.grains > 1 || sharing.is_shared() {
-            self.grains = Some(OnHost {
-                grains: Grains::new(sharing, &self.network.parameters),
-                flat: Vec::new(),
-            });
+        if sharing.grains == 1 && !sharing.is_shared() {
+            return Ok(());
         }
+        let cuda = &self.network.cuda;
+        let (update, optimizer) = cuda.share(sharing.clone())?;
+        let places: Vec<_> = self.network.places().collect();
+        // Weights lie in the arena in the flat order, with gaps.
+        let flat = |bound: usize| {
+            let before = places.iter().rev().find(|(_, place)| *place <= bound);
+            before.map_or(0, |(own, place)| (own.start + bound - place).min(own.end))
+        };
+        self.shared = Some(OnDevice {
+            cut: update.cut().mapped(flat),
+            sharing,
+            update,
+        });
+        self.optimizer = optimizer;
         Ok(())
     }
 
     fn end_grain(&mut self) -> Result<()> {
-        let Some(mut host) = self.grains.take() else {
+        let Some(shared) = &mut self.shared else {
             return Err(Error::internal("a grain of a batch that is not cut"));
         };
-        let OnHost { grains, flat } = &mut host;
-        self.reduce(&mut |gradient, loss| {
-            grains.end(gradient, *loss);
-            flat.clear();
-            flat.extend_from_slice(gradient);
-            *loss = 0.0;
-            gradient.fill(0.0);
-            Ok(())
-        })?;
-        self.grains = Some(host);
-        Ok(())
+        let cuda = &self.network.cuda;
+        cuda.end_grain(&mut shared.update, &self.optimizer, &mut self.gradients)
     }
 
     fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<()> {
@@ -167,19 +201,14 @@ impl<A: Arch> Learner for CudaLearner<A> {
     }
 
     fn update(&mut self, adam: AdamW, update: Update, clip: f64) -> Result<()> {
-        if let Some(OnHost { mut grains, mut flat }) = self.grains.take() {
-            grains.sum(&mut flat)?;
-            let (sum, _) = grains.outcome(&self.network.parameters, &flat)?;
-            grains.gather(&mut flat)?;
-            self.reduce(&mut |gradient, loss| {
-                gradient.copy_from_slice(&flat);
-                *loss = sum;
-                Ok(())
-            })?;
-            self.grains = Some(OnHost { grains, flat });
-        }
-        let cuda = &self.network.cuda;
-        let ticket = cuda.update(&self.optimizer, &mut self.gradients, adam, update, clip)?;
+        let (cuda, optimizer) = (&self.network.cuda, &self.optimizer);
+        let gradients = &mut self.gradients;
+        let ticket = match &mut self.shared {
+            Some(shared) => {
+                cuda.update_shared((&mut shared.update, optimizer), gradients, adam, update, clip)
+            }
+            None => cuda.update(optimizer, gradients, adam, update, clip),
+        }?;
         self.updates.push_back(ticket);
         Ok(())
     }
@@ -205,9 +234,9 @@ impl<A: Arch> Learner for CudaLearner<A> {
     }
 
     fn with_average(&mut self, f: &mut dyn FnMut(&dyn Network) -> Result<()>) -> Result<()> {
-        self.network.cuda.swap_average(&self.optimizer)?;
+        self.swap_average()?;
         let result = f(&self.network);
-        self.network.cuda.swap_average(&self.optimizer)?;
+        self.swap_average()?;
         result
     }
 }

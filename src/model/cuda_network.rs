@@ -90,29 +90,39 @@ impl<A: Arch> CudaNetwork<A> {
         self.parameters.iter().map(Parameter::range).zip(places)
     }
 
-    /// Copies an arena out, in the flat order.
+    /// The places of what lies in a part of the flat vector.
+    fn places_within(&self, part: Range<usize>) -> impl Iterator<Item = (Range<usize>, usize)> {
+        self.places().filter_map(move |(own, place)| {
+            let within = own.start.max(part.start)..own.end.min(part.end);
+            (!within.is_empty()).then(|| (within.clone(), place + within.start - own.start))
+        })
+    }
+
+    /// Copies a part of an arena out, in the flat order.
     pub(super) fn read_flat(
         &self,
         optimizer: Option<&Optimizer>,
         arena: Arena,
         into: &mut [f32],
+        part: Range<usize>,
     ) -> Result<()> {
         check_len("weights", total(&self.parameters), into.len())?;
-        for (own, place) in self.places() {
+        for (own, place) in self.places_within(part) {
             self.cuda.read_numbers(optimizer, arena, place, &mut into[own])?;
         }
         Ok(())
     }
 
-    /// Replaces an arena, from the flat order.
+    /// Replaces a part of an arena, from the flat order.
     pub(super) fn write_flat(
         &self,
         optimizer: Option<&Optimizer>,
         arena: Arena,
         values: &[f32],
+        part: Range<usize>,
     ) -> Result<()> {
         check_len("weights", total(&self.parameters), values.len())?;
-        for (own, place) in self.places() {
+        for (own, place) in self.places_within(part) {
             self.cuda.write_numbers(optimizer, arena, place, &values[own])?;
         }
         Ok(())
@@ -195,11 +205,12 @@ impl<A: Arch> Network for CudaNetwork<A> {
     }
 
     fn load(&mut self, values: &[f32]) -> Result<()> {
-        self.write_flat(None, Arena::Weights, values)
+        self.write_flat(None, Arena::Weights, values, 0..values.len())
     }
 
     fn read(&self, values: &mut [f32]) -> Result<()> {
-        self.read_flat(None, Arena::Weights, values)
+        let all = 0..values.len();
+        self.read_flat(None, Arena::Weights, values, all)
     }
 
     fn nll(&self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {

@@ -14,6 +14,10 @@ impl Communicator for Alone {
         Rank::ALONE
     }
 
+    fn local(&self) -> u32 {
+        0
+    }
+
     fn exchange(&self, own: &[f32], runs: &[Range<usize>], received: &mut [f32]) -> Result<()> {
         for run in runs {
             received.copy_from_slice(&own[run.clone()]);

@@ -36,6 +36,23 @@ impl Cut {
         Self { bounds }
     }
 
+    /// A vector of `length` elements cut at multiples of `unit`.
+    #[must_use]
+    pub fn at_multiples(length: usize, unit: usize, world: u32) -> Self {
+        let units = (0..length)
+            .step_by(unit)
+            .map(|start| start..(start + unit).min(length));
+        Self::at_chunks(&units.collect::<Vec<_>>(), world)
+    }
+
+    /// The cut of another vector, whose parts begin where `bound` says of the bounds of this one.
+    #[must_use]
+    pub fn mapped(&self, bound: impl Fn(usize) -> usize) -> Self {
+        Self {
+            bounds: self.bounds.iter().map(|&at| bound(at)).collect(),
+        }
+    }
+
     /// The part of a rank.
     #[must_use]
     pub fn part(&self, rank: u32) -> Range<usize> {

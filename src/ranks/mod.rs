@@ -68,6 +68,9 @@ pub trait Communicator: Debug + Send + Sync {
     /// This one.
     fn rank(&self) -> Rank;
 
+    /// Its number among the ranks of its machine, from 0: which GPU is its.
+    fn local(&self) -> u32;
+
     /// Sends the run `runs[r]` of `own` to rank r, and receives every rank's run of this rank: `received` has them one after
     /// the other in the order of the ranks. The runs do not overlap; the part that is not in any of them stays.
     fn exchange(&self, own: &[f32], runs: &[Range<usize>], received: &mut [f32]) -> Result<()>;

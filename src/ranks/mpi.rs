@@ -453,6 +453,7 @@ fn load(file: &str, interface: BinaryInterface) -> Result<Box<dyn Calls>, libloa
 pub struct Mpi {
     found: MpiLibrary,
     rank: Rank,
+    local: u32,
     /// Held during a call: one thread at a time.
     call: Mutex<()>,
     /// The exit code of all ranks once this one has failed; 0 before.
@@ -491,6 +492,7 @@ impl Mpi {
         Ok(Self {
             found,
             rank,
+            local: launched.local.unwrap_or(rank.rank),
             call: Mutex::new(()),
             abandoned: AtomicI32::new(0),
         })
@@ -521,6 +523,10 @@ impl Drop for Mpi {
 impl Communicator for Mpi {
     fn rank(&self) -> Rank {
         self.rank
+    }
+
+    fn local(&self) -> u32 {
+        self.local
     }
 
     fn exchange(&self, own: &[f32], runs: &[Range<usize>], received: &mut [f32]) -> Result<()> {

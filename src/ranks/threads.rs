@@ -135,6 +135,10 @@ impl Communicator for ThreadRank {
         self.rank
     }
 
+    fn local(&self) -> u32 {
+        self.rank.rank
+    }
+
     fn exchange(&self, own: &[f32], runs: &[Range<usize>], received: &mut [f32]) -> Result<()> {
         let sent = runs.iter().flat_map(|run| &own[run.clone()]).copied().collect();
         let all = self

@@ -241,9 +241,9 @@ impl ReadyTraining {
             Some(artifact) => init::weights(artifact, config, &model)?,
             None => model::initial(shape, backbone, seed),
         };
-        let mut learner = model::build_learner(shape, backbone, device, config.precision, &initial)?;
+        let mut learner =
+            model::build_shared_learner(shape, backbone, device, config.precision, &initial, sharing)?;
         drop(initial);
-        learner.share(sharing.clone())?;
         let workload = workload(&config.objective, &*objective);
         let settings = train_config(config, &mut *learner, workload, seed)?;
         Ok(Self {

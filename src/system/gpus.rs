@@ -7,7 +7,7 @@ use super::gpu_lock;
 use super::kernel_files::{KernelFiles, kernel_folder};
 use crate::kernels::cuda::probe;
 use crate::kernels::cuda::support::{CudaSupport, Detected, Installed};
-use crate::kernels::cuda::surroundings::{CAREFUL, CodeCache, PLAIN, Surroundings, hand_in};
+use crate::kernels::cuda::surroundings::{CAREFUL, CodeCache, NCCL, PLAIN, Surroundings, hand_in};
 use crate::model::Device;
 
 /// What was found, asked once per process: starting the driver takes tenths of a second. Devices that are opened from now on
@@ -62,6 +62,7 @@ fn prepare() {
     hand_in(|| Surroundings {
         is_careful: is_set(CAREFUL),
         is_plain: is_plain(),
+        nccl: std::env::var(NCCL).ok().filter(|file| !file.is_empty()),
         code: kernel_folder().map(|folder| Box::new(KernelFiles(folder)) as Box<dyn CodeCache>),
     });
 }

@@ -1,5 +1,5 @@
-// A stub of CUDA, for tests on machines without a GPU: libcuda, libnvrtc and libcublasLt as far as mdlm calls them, in one
-// library. Memory is the process's, "machine code" is the kernel's source compiled by the system's C++ compiler with emulate.h,
+// A stub of CUDA, for tests on machines without a GPU: libcuda, libnvrtc, libcublasLt and libnccl as far as mdlm calls them, in
+// one library. Memory is the process's, "machine code" is the kernel's source compiled by the system's C++ compiler with emulate.h,
 // products are plain loops. What the documentation forbids is refused as a driver would, or ends the process with a message.
 //
 // Work is put off as long as it may be: a stream runs when a call waits for it. A read that is too early
@@ -7,7 +7,7 @@
 //
 // It shows that the calls are made as they are documented. It says nothing about a GPU's speed, and nothing about its rounding.
 //
-// The environment: CUDA_STUB_MEMORY (bytes of the device), CUDA_STUB_DEVICES (0 for none), CUDA_STUB_DRIVER (13000 for CUDA 13.0),
+// The environment: CUDA_STUB_MEMORY (bytes of the device), CUDA_STUB_DEVICES (0 for none; all share one memory), CUDA_STUB_DRIVER (13000 for CUDA 13.0),
 // CUDA_STUB_FAILS (a kernel that ends in an illegal address), CUDA_STUB_PLAIN (no epilogues), CUDA_STUB_CALLS (a file that
 // gets, at the end, how often each kind of work was done), CUDA_STUB_WRONG (products of something else).
 #include <dlfcn.h>
@@ -113,6 +113,8 @@ size_t setting(const char *name, size_t usual) {
   const char *text = getenv(name);
   return text && *text ? strtoull(text, nullptr, 10) : usual;
 }
+
+int devices() { return int(setting("CUDA_STUB_DEVICES", 1)); }
 
 size_t total() { return setting("CUDA_STUB_MEMORY", size_t(4) << 30); }
 
@@ -227,39 +229,39 @@ API Result cuGetErrorString(Result, const char **text) {
 }
 API Result cuDeviceGetCount(int *count) {
   if (!is_initialized) return NOT_INITIALIZED;
-  *count = 1;
+  *count = devices();
   return SUCCESS;
 }
 API Result cuDeviceGet(int *device, int number) {
   if (!is_initialized) return NOT_INITIALIZED;
   *device = number;
-  return number == 0 ? SUCCESS : INVALID_DEVICE;
+  return number < devices() ? SUCCESS : INVALID_DEVICE;
 }
 API Result cuDeviceGetName(char *name, int length, int device) {
-  if (device) return INVALID_DEVICE;
+  if (device >= devices()) return INVALID_DEVICE;
   snprintf(name, length, "CUDA stub (no GPU)");
   return SUCCESS;
 }
 API Result cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
-  for (int i = 0; i < 16; i++) uuid[i] = i;
-  return device ? INVALID_DEVICE : SUCCESS;
+  for (int i = 0; i < 16; i++) uuid[i] = i + device;
+  return device >= devices() ? INVALID_DEVICE : SUCCESS;
 }
 API Result cuDeviceGetUuid(unsigned char *uuid, int device) { return cuDeviceGetUuid_v2(uuid, device); }
 API Result cuDeviceTotalMem_v2(size_t *bytes, int device) {
   *bytes = total();
-  return device ? INVALID_DEVICE : SUCCESS;
+  return device >= devices() ? INVALID_DEVICE : SUCCESS;
 }
 API Result cuDeviceGetAttribute(int *value, int attribute, int device) {
   static const std::map<int, int> values = {{16, 2}, {20, 0}, {75, 9}, {76, 0}}; // multiprocessors, mode, capability
   auto found = values.find(attribute);
-  if (device) return INVALID_DEVICE;
+  if (device >= devices()) return INVALID_DEVICE;
   if (found == values.end()) die("an attribute of a device that it does not have: " + std::to_string(attribute));
   *value = found->second;
   return SUCCESS;
 }
 API Result cuDevicePrimaryCtxRetain(void **handle, int device) {
   if (!is_initialized) return NOT_INITIALIZED;
-  if (device) return INVALID_DEVICE;
+  if (device >= devices()) return INVALID_DEVICE;
   *handle = &context;
   return SUCCESS;
 }
@@ -877,7 +879,7 @@ API int cublasLtMatmulAlgoGetHeuristic(void *, void *operation, void *a_layout, 
   bool keeps = what.epilogue == GELU_AUX_BIAS || what.epilogue == DGELU;
   if (keeps && (what.kept_leading % 8 || what.kept_leading < int64_t(d.rows))) return UNSUPPORTED;
   *found = Heuristic{algorithm_for(what, a, b, d, static_cast<Preference *>(preference)->alignments), 0, DONE, 1.f, {}};
-  *count = 1;
+  *count = devices();
   return DONE;
 }
 API int cublasLtMatmul(void *, void *operation, const void *alpha, const void *a_at, void *a_layout, const void *b_at,
@@ -946,4 +948,150 @@ API int cublasLtMatmul(void *, void *operation, const void *alpha, const void *a
     calls[what.epilogue == PLAIN ? "products" : "products with an epilogue"]++;
   });
   return result == SUCCESS ? DONE : 13; // execution failed
+}
+
+// NCCL, between the threads of one process: ranks send and receive, grouped. A call does not block: it is in progress until
+// the others have made theirs. What does not fit, which hangs or ends in wrong numbers on GPUs, is refused: a send and a receive
+// of different sizes, a call outside of a group or within a capture, memory that was not allocated. Unlike the other work it
+// is not put off: a group ends when the work before it is done.
+
+namespace {
+
+enum NcclResult { NCCL_SUCCESS = 0, NCCL_SYSTEM = 2, NCCL_INVALID_ARGUMENT = 4, NCCL_INVALID_USAGE = 5, NCCL_IN_PROGRESS = 7 };
+
+struct NcclId {
+  char bytes[128];
+};
+
+struct NcclConfig {
+  size_t size;
+  unsigned magic, version;
+  int blocking, cga_cluster_size, min_ctas, max_ctas;
+  const char *net_name;
+};
+
+struct NcclWorld {
+  int size;
+  std::set<int> ranks;
+  std::map<std::pair<int, int>, std::deque<std::vector<char>>> sent; // by sender and receiver
+};
+
+struct NcclCall {
+  struct NcclComm *comm;
+  bool is_send;
+  char *at;
+  size_t bytes;
+  int peer;
+  void *stream;
+};
+
+struct NcclComm {
+  std::string id;
+  int rank;
+  bool has_joined = false;
+  NcclResult failed = NCCL_SUCCESS;
+  std::deque<NcclCall> receiving;
+};
+
+std::map<std::string, NcclWorld> nccl_worlds;
+std::set<NcclComm *> nccl_comms;
+thread_local int nccl_depth = 0;
+thread_local std::vector<NcclCall> nccl_group;
+
+NcclResult nccl_state(NcclComm *comm) {
+  NcclWorld &world = nccl_worlds[comm->id];
+  if (comm->failed) return comm->failed;
+  comm->has_joined = comm->has_joined || int(world.ranks.size()) == world.size;
+  if (!comm->has_joined) return NCCL_IN_PROGRESS;
+  while (!comm->receiving.empty()) {
+    NcclCall call = comm->receiving.front();
+    auto &box = world.sent[{call.peer, comm->rank}];
+    if (box.empty()) return NCCL_IN_PROGRESS;
+    if (box.front().size() != call.bytes) {
+      fprintf(stderr, "CUDA stub: rank %d receives %zu bytes from rank %d, which sends %zu\n", comm->rank, call.bytes, call.peer,
+              box.front().size());
+      return comm->failed = NCCL_INVALID_USAGE;
+    }
+    memcpy(call.at, box.front().data(), call.bytes);
+    calls["bytes between devices"] += call.peer == comm->rank ? 0 : call.bytes;
+    box.pop_front();
+    comm->receiving.pop_front();
+  }
+  return NCCL_SUCCESS;
+}
+
+int nccl_queue(NcclCall call) {
+  Lock lock(mutex);
+  if (!nccl_depth) die("a call of NCCL outside of a group, which hangs where the peer's call comes later");
+  if (!nccl_comms.count(call.comm) || !call.comm->has_joined) return NCCL_INVALID_ARGUMENT;
+  if (!inside(memory, call.at, call.bytes)) die("NCCL is given memory that was not allocated");
+  if (call.peer < 0 || call.peer >= nccl_worlds[call.comm->id].size) return NCCL_INVALID_ARGUMENT;
+  if (!streams.count(call.stream) || is_capturing(call.stream)) return NCCL_INVALID_USAGE;
+  nccl_group.push_back(call);
+  return NCCL_SUCCESS;
+}
+
+} // namespace
+
+API int ncclGetVersion(int *version) {
+  *version = 22703;
+  return NCCL_SUCCESS;
+}
+API const char *ncclGetErrorString(int) { return "so says the CUDA stub"; }
+API int ncclGetUniqueId(NcclId *id) {
+  static int number = 0;
+  Lock lock(mutex);
+  memset(id, 0, sizeof *id);
+  snprintf(id->bytes, sizeof id->bytes, "world %d of process %d", number++, int(getpid()));
+  return NCCL_SUCCESS;
+}
+API int ncclCommInitRankConfig(NcclComm **comm, int world, NcclId id, int rank, NcclConfig *config) {
+  Lock lock(mutex);
+  if (ready() != SUCCESS) return NCCL_INVALID_USAGE;
+  if (config->magic != 0xcafebeef || config->size != sizeof *config || config->blocking != 0) return NCCL_INVALID_ARGUMENT;
+  NcclWorld &there = nccl_worlds[id.bytes];
+  if (there.size && there.size != world) return NCCL_INVALID_ARGUMENT;
+  there.size = world;
+  if (rank < 0 || rank >= world || !there.ranks.insert(rank).second) return NCCL_INVALID_ARGUMENT;
+  nccl_comms.insert(*comm = new NcclComm{id.bytes, rank});
+  return NCCL_IN_PROGRESS;
+}
+API int ncclCommGetAsyncError(NcclComm *comm, int *result) {
+  Lock lock(mutex);
+  if (!nccl_comms.count(comm)) return NCCL_INVALID_ARGUMENT;
+  *result = nccl_state(comm);
+  return NCCL_SUCCESS;
+}
+API int ncclCommAbort(NcclComm *comm) {
+  Lock lock(mutex);
+  if (!nccl_comms.erase(comm)) return NCCL_INVALID_ARGUMENT;
+  delete comm;
+  return NCCL_SUCCESS;
+}
+API int ncclGroupStart() {
+  nccl_depth++;
+  return NCCL_SUCCESS;
+}
+API int ncclGroupEnd() {
+  Lock lock(mutex);
+  if (!nccl_depth) return NCCL_INVALID_USAGE;
+  if (--nccl_depth) return NCCL_SUCCESS;
+  int result = NCCL_SUCCESS;
+  for (NcclCall &call : nccl_group) {
+    advance(static_cast<Stream *>(call.stream), ~uint64_t(0));
+    if (call.is_send) {
+      nccl_worlds[call.comm->id].sent[{call.comm->rank, call.peer}].emplace_back(call.at, call.at + call.bytes);
+    } else {
+      call.comm->receiving.push_back(call);
+      result = NCCL_IN_PROGRESS;
+    }
+  }
+  nccl_group.clear();
+  return result;
+}
+API int ncclSend(void *at, size_t bytes, int type, int peer, NcclComm *comm, void *stream) {
+  return type == 1 ? nccl_queue({comm, true, static_cast<char *>(at), bytes, peer, stream}) : NCCL_INVALID_ARGUMENT;
+}
+API int ncclRecv(void *at, size_t bytes, int type, int peer, NcclComm *comm, void *stream) {
+  return type == 1 ? nccl_queue({comm, false, static_cast<char *>(at), bytes, peer, stream}) : NCCL_INVALID_ARGUMENT;
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the libraries are called, as they are looked for.
-const LIBRARIES: [&str; 3] = ["libcuda.so", "libnvrtc.so", "libcublasLt.so"];
+const LIBRARIES: [&str; 4] = ["libcuda.so", "libnvrtc.so", "libcublasLt.so", "libnccl.so.2"];
 
 /// A folder with the CUDA stub's libraries, and with a cache for what they compile.
 pub struct CudaStub(PathBuf);

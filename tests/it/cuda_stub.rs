@@ -213,3 +213,46 @@ fn self_test_refuses_a_gpu_with_wrong_results() {
         "{talk}"
     );
 }
+
+/// Two threads, each with its GPU: their gradients and weights travel over NCCL, or through the host where it is not wanted.
+#[test]
+fn ranks_on_two_devices_of_the_cuda_stub_have_the_bits_of_one() {
+    let machine = Machine::new();
+    let settings = [
+        "--target",
+        "model",
+        "--set",
+        "stages.model.grains=4",
+        "--set",
+        "stages.model.steps=4",
+    ];
+    for precision in ["f32", "bf16"] {
+        let precision = format!("stages.model.precision=\"{precision}\"");
+        let settings = [&settings[..], &["--set", &precision]].concat();
+        let train = |arguments: &[&str], variables: &[(&str, &str)]| {
+            let _ = fs::remove_dir_all(machine.project.store());
+            let output = machine.run(&[&settings, arguments].concat(), variables);
+            let talk = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{talk}");
+            let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+            Project::artifacts(&summary)
+        };
+        let two = ("CUDA_STUB_DEVICES", "2");
+        let one = train(&[], &[]);
+        assert_eq!(machine.calls("bytes between devices"), 0);
+        assert_eq!(train(&["--ranks", "2"], &[two]), one, "{precision}");
+        assert!(machine.calls("bytes between devices") > 0);
+        assert_eq!(train(&["--ranks", "2"], &[two, ("MDLM_NCCL", "none")]), one, "{precision}");
+        assert_eq!(machine.calls("bytes between devices"), 0);
+    }
+    // More ranks than GPUs.
+    let output = machine.run(&[&settings[..], &["--ranks", "2"]].concat(), &[]);
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{talk}");
+    assert!(talk.contains("rank 1"), "{talk}");
+    // A file that is no NCCL.
+    let wrong = [("CUDA_STUB_DEVICES", "2"), ("MDLM_NCCL", "/nowhere/libnccl.so.2")];
+    let output = machine.run(&[&settings[..], &["--ranks", "2"]].concat(), &wrong);
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(talk.contains("/nowhere/libnccl.so.2") && talk.contains("MDLM_NCCL"), "{talk}");
+}

@@ -75,6 +75,39 @@ extern "C" __global__ void update(GLOBAL(float) weights, GLOBAL(element) working
 }
 KERNEL(update)
 
+// into += from, element by element: the gradients of two grains, or of two sums of grains.
+extern "C" __global__ void add_gradients(GLOBAL(float) into, GLOBAL(const float) from, uint32_t count) {
+  uint32_t begin = blockIdx.x * EACH * blockDim.x + threadIdx.x;
+  for (uint32_t i = 0; i < EACH; i++) {
+    uint32_t at = begin + i * blockDim.x;
+    if (at >= count) return;
+    into[at] += from[at];
+  }
+}
+KERNEL(add_gradients)
+
+// The loss so far = Σ losses, one of each grain, in their order. One thread works.
+extern "C" __global__ void fold_losses(GLOBAL(const double) losses, GLOBAL(double) totals, uint32_t count) {
+  if (threadIdx.x > 0) return;
+  double sum = 0.;
+  for (uint32_t i = 0; i < count; i++) sum += losses[i];
+  totals[LOSS] = sum;
+}
+KERNEL(fold_losses)
+
+#ifdef ELEMENT_BF16
+// The working copies of weights that another rank has updated.
+extern "C" __global__ void refresh(GLOBAL(const float) weights, GLOBAL(element) working, uint32_t count) {
+  uint32_t begin = blockIdx.x * EACH * blockDim.x + threadIdx.x;
+  for (uint32_t i = 0; i < EACH; i++) {
+    uint32_t at = begin + i * blockDim.x;
+    if (at >= count) return;
+    narrow(working[at], weights[at]);
+  }
+}
+KERNEL(refresh)
+#endif
+
 // The weights and their average change places.
 extern "C" __global__ void swap_average(GLOBAL(float) weights, GLOBAL(element) working, GLOBAL(float) average,
                                         uint32_t count) {

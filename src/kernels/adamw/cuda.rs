@@ -1,33 +1,42 @@
 //! The optimizer on the device: moments and averages beside the weights, an update in three launches, and its outcome
 //! on the host while the device continues.
 
+use std::ops::Range;
+
 use super::{AdamW, Arena, Factors, Update};
 use crate::error::{Error, Result};
 use crate::kernels::Operation;
 use crate::kernels::cuda::driver::{Address, Argument, Command, DType, Launch, Ticket, Value};
 use crate::kernels::cuda::weights::Allocation;
-use crate::kernels::cuda::{Cuda, Gradients, narrowed, widened};
+use crate::kernels::cuda::{Buffer, Cuda, Gradients, narrowed, widened};
 
 /// Threads of a block.
-const THREADS: usize = 256;
+pub(super) const THREADS: usize = 256;
 /// Elements of a thread: enough loads at once to hide the memory's latency.
-const EACH_OF_NORM: usize = 16;
-const EACH_OF_UPDATE: usize = 4;
+pub(super) const EACH_OF_NORM: usize = 16;
+pub(super) const EACH_OF_UPDATE: usize = 4;
 
 /// The optimizer's memory on the device.
 pub struct Optimizer {
-    /// Average of the gradient, f32, laid out as the weights.
+    /// The elements of the arena that it updates.
+    pub(super) part: Range<usize>,
+    /// Average of the gradient, f32, laid out as this part of the weights.
     first: Allocation,
     /// Average of the squared gradient.
     second: Allocation,
     /// Moving average of the weights.
     average: Allocation,
     /// The loss so far and whether a step was not finite, f64.
-    totals: Allocation,
+    pub(super) totals: Allocation,
     /// The gradient's factor and whether weights move, f32.
     control: Allocation,
     /// Loss, norm and whether a step was not finite, f64.
     outcome: Allocation,
+}
+
+/// Blocks that the norm of so many elements takes, with a partial sum each.
+pub(super) fn blocks_of_norm(count: usize) -> usize {
+    count.div_ceil(EACH_OF_NORM * THREADS)
 }
 
 /// What came of a step.
@@ -48,13 +57,20 @@ impl Cuda {
     /// # Errors
     /// Out of memory.
     pub fn optimizer(&self) -> Result<Optimizer> {
-        let bytes = self.arena_count()? * DType::F32.bytes();
+        self.optimizer_of(0..self.arena_count()?)
+    }
+
+    /// An optimizer for this part of the arena.
+    pub(super) fn optimizer_of(&self, part: Range<usize>) -> Result<Optimizer> {
+        let bytes = part.len() * DType::F32.bytes();
         let zeros = |bytes: usize| {
             let kept = Allocation::new(&self.queue, bytes)?;
             self.queue.push(Command::Clear { at: kept.at(), bytes });
             Ok::<_, Error>(kept)
         };
+        let from = self.master().offset(part.start * DType::F32.bytes());
         let optimizer = Optimizer {
+            part,
             first: zeros(bytes)?,
             second: zeros(bytes)?,
             average: zeros(bytes)?,
@@ -63,7 +79,7 @@ impl Cuda {
             outcome: zeros(3 * size_of::<f64>())?,
         };
         self.queue.push(Command::Copy {
-            from: self.arenas.borrow()[0].master.at(),
+            from,
             to: optimizer.average.at(),
             bytes,
         });
@@ -72,22 +88,26 @@ impl Cuda {
     }
 
     /// Elements of the one arena.
-    fn arena_count(&self) -> Result<usize> {
+    pub(super) fn arena_count(&self) -> Result<usize> {
         match &self.arenas.borrow()[..] {
             [arena] => Ok(arena.count),
             arenas => Err(Error::internal(format!("weights in {} arenas", arenas.len()))),
         }
     }
 
-    fn of_all(
+    /// Queues a kernel over so many elements.
+    pub(super) fn over(
         &self,
         kernel: &'static str,
         each: usize,
         shared: usize,
         arguments: &[Argument],
-    ) -> Result<usize> {
-        let count = self.arena_count()?;
+        count: usize,
+    ) -> Result<()> {
         let blocks = count.div_ceil(each * THREADS);
+        if blocks == 0 {
+            return Ok(());
+        }
         let all = u32::try_from(count).map_err(|_| Error::internal(format!("{count} weights")))?;
         self.queue.push(Command::Launch(Launch {
             kernels: Operation::AdamW.kernels(),
@@ -99,11 +119,30 @@ impl Cuda {
             shared,
             arguments: [arguments, &[Argument::Number(all)]].concat(),
         }));
-        Ok(blocks)
+        Ok(())
+    }
+
+    /// Queues a kernel of one thread, with a number as its last argument.
+    pub(super) fn one_thread(&self, kernel: &'static str, arguments: &[Argument], number: u32) {
+        self.queue.push(Command::Launch(Launch {
+            kernels: Operation::AdamW.kernels(),
+            kernel,
+            element: self.element,
+            constants: vec![("EACH", Value::Whole(EACH_OF_NORM))],
+            grid: [1, 1, 1],
+            threads: 32,
+            shared: 0,
+            arguments: [arguments, &[Argument::Number(number)]].concat(),
+        }));
+    }
+
+    /// The weights.
+    pub(super) fn master(&self) -> Address {
+        self.arenas.borrow()[0].master.at()
     }
 
     /// The working copies of the weights, where there are none the weights themselves.
-    fn working(&self) -> Address {
+    pub(super) fn working(&self) -> Address {
         let arena = &self.arenas.borrow()[0];
         arena.working.as_ref().unwrap_or(&arena.master).at()
     }
@@ -122,15 +161,35 @@ impl Cuda {
     ) -> Result<Ticket> {
         // A step in which nothing was masked has none: it is zero.
         let gradient = self.gradient_arena(gradients, 0)?;
-        let blocks = self.arena_count()?.div_ceil(EACH_OF_NORM * THREADS);
+        let blocks = blocks_of_norm(self.arena_count()?);
         let partial = self.queue.buffer(blocks * size_of::<f64>());
+        let settings = self.settings(adam, update, clip);
+        self.squares(gradient, optimizer.part.len(), partial.at())?;
+        self.decide(optimizer, partial.at(), blocks, settings.at());
+        self.move_weights(optimizer, gradient, settings.at())?;
+        drop((partial, settings));
+        self.queue.flush(true)?;
+        self.fetch_outcome(optimizer)
+    }
+
+    /// The constants of an update on the device.
+    pub(super) fn settings(&self, adam: AdamW, update: Update, clip: f64) -> Buffer {
         let settings = [&Factors::new(adam, update).all()[..], &[clip as f32]].concat();
-        let settings = self.constants(&settings);
-        let at = [gradient, partial.at()].map(Argument::At);
-        self.of_all("squares", EACH_OF_NORM, THREADS / 32 * size_of::<f64>(), &at)?;
+        self.constants(&settings)
+    }
+
+    /// Queues the sums of squares of so many elements, one of each block, into `partial`.
+    pub(super) fn squares(&self, gradient: Address, count: usize, partial: Address) -> Result<()> {
+        let at = [gradient, partial].map(Argument::At);
+        let shared = THREADS / 32 * size_of::<f64>();
+        self.over("squares", EACH_OF_NORM, shared, &at, count)
+    }
+
+    /// Queues what the sums of all blocks decide: the factor of the gradient, and whether weights move.
+    pub(super) fn decide(&self, optimizer: &Optimizer, partial: Address, blocks: usize, settings: Address) {
         let count = Argument::Number(u32::try_from(blocks).unwrap_or(u32::MAX));
         let at = [
-            settings.at(),
+            settings,
             optimizer.totals.at(),
             optimizer.control.at(),
             optimizer.outcome.at(),
@@ -143,21 +202,34 @@ impl Cuda {
             grid: [1, 1, 1],
             threads: THREADS,
             shared: THREADS * size_of::<f64>(),
-            arguments: [&[Argument::At(partial.at()), count], &at.map(Argument::At)[..]].concat(),
+            arguments: [&[Argument::At(partial), count], &at.map(Argument::At)[..]].concat(),
         }));
+    }
+
+    /// Queues the update of the optimizer's part by the gradient of all, which is left zero in that part.
+    pub(super) fn move_weights(
+        &self,
+        optimizer: &Optimizer,
+        gradient: Address,
+        settings: Address,
+    ) -> Result<()> {
+        let start = optimizer.part.start;
         let at = [
-            self.arenas.borrow()[0].master.at(),
-            self.working(),
-            gradient,
+            self.master().offset(start * DType::F32.bytes()),
+            self.working().offset(start * self.element.bytes()),
+            gradient.offset(start * DType::F32.bytes()),
             optimizer.first.at(),
             optimizer.second.at(),
             optimizer.average.at(),
-            settings.at(),
+            settings,
             optimizer.control.at(),
         ];
-        self.of_all("update", EACH_OF_UPDATE, 0, &at.map(Argument::At))?;
-        drop((partial, settings));
-        self.queue.flush(true)?;
+        let count = optimizer.part.len();
+        self.over("update", EACH_OF_UPDATE, 0, &at.map(Argument::At), count)
+    }
+
+    /// Begins to copy the outcome of what is queued to the host.
+    pub(super) fn fetch_outcome(&self, optimizer: &Optimizer) -> Result<Ticket> {
         self.queue
             .fetch(optimizer.outcome.at(), optimizer.outcome.bytes())
     }
@@ -179,27 +251,36 @@ impl Cuda {
         })
     }
 
-    /// The weights and their average change places.
+    /// The weights and their average change places, in the optimizer's part.
     ///
     /// # Errors
     /// The device failed.
     pub fn swap_average(&self, optimizer: &Optimizer) -> Result<()> {
-        let master = self.arenas.borrow()[0].master.at();
-        let at = [master, self.working(), optimizer.average.at()].map(Argument::At);
-        self.of_all("swap_average", 1, 0, &at)?;
+        let start = optimizer.part.start;
+        let at = [
+            self.master().offset(start * DType::F32.bytes()),
+            self.working().offset(start * self.element.bytes()),
+            optimizer.average.at(),
+        ];
+        let count = optimizer.part.len();
+        self.over("swap_average", 1, 0, &at.map(Argument::At), count)?;
         self.queue.flush(false)
     }
 
     /// Where the number of the weight's element at `offset` is.
     fn number(&self, optimizer: Option<&Optimizer>, arena: Arena, offset: usize) -> Result<Address> {
-        let without = || Error::internal("moments without an optimizer");
-        let base = match arena {
-            Arena::Weights => self.arenas.borrow()[0].master.at(),
-            Arena::FirstMoment => optimizer.ok_or_else(without)?.first.at(),
-            Arena::SecondMoment => optimizer.ok_or_else(without)?.second.at(),
-            Arena::Average => optimizer.ok_or_else(without)?.average.at(),
+        let moments = |of: &dyn Fn(&Optimizer) -> Address| {
+            let optimizer = optimizer.ok_or_else(|| Error::internal("moments without an optimizer"))?;
+            let within = offset.checked_sub(optimizer.part.start);
+            let within = within.ok_or_else(|| Error::internal("moments of another rank's part"))?;
+            Ok::<_, Error>(of(optimizer).offset(within * DType::F32.bytes()))
         };
-        Ok(base.offset(offset * DType::F32.bytes()))
+        match arena {
+            Arena::Weights => Ok(self.master().offset(offset * DType::F32.bytes())),
+            Arena::FirstMoment => moments(&|optimizer| optimizer.first.at()),
+            Arena::SecondMoment => moments(&|optimizer| optimizer.second.at()),
+            Arena::Average => moments(&|optimizer| optimizer.average.at()),
+        }
     }
 
     /// Copies numbers of the weight at `offset` of the arena out.

@@ -19,6 +19,7 @@
 
 pub mod cpu;
 pub mod cuda;
+pub mod shared;
 
 /// The constants of AdamW.
 #[derive(Clone, Copy, Debug, PartialEq)]

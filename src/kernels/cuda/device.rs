@@ -14,17 +14,22 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
 use std::fmt::Display;
+use std::ops::Range;
+use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
 
 use super::driver::{
     Address, Capacity, Command, DType, Driver, Epilogue, HEADER, Launch, Product, Ticket, Timed, Times, Value,
 };
+#[cfg(unix)]
+use super::nccl::Nccl;
 use super::products::Products;
 use super::support::Unsupported;
 use super::surroundings::{CAREFUL, surroundings};
-use super::{compiler, probe};
+use super::{compiler, peers, probe};
 use crate::error::{Error, Kind, Result, Wrap as _};
+use crate::ranks::{Communicator, Cut};
 
 /// Shared memory that a kernel has without asking, in bytes.
 const USUAL_SHARED: usize = 48 << 10;
@@ -64,6 +69,17 @@ pub struct Device {
     /// Whether products do nothing but multiply.
     is_plain: bool,
     times: RefCell<Option<Times>>,
+    /// How numbers travel to the devices of other ranks.
+    peers: RefCell<Option<Peers>>,
+}
+
+/// The devices of other ranks.
+enum Peers {
+    /// From device to device.
+    #[cfg(unix)]
+    Nccl(Nccl),
+    /// Through the memory of the hosts: there is no NCCL.
+    Host(Arc<dyn Communicator>),
 }
 
 /// Memory of the host that the device copies to and from by itself, and the event after which it is done.
@@ -228,6 +244,7 @@ impl Device {
             idle: RefCell::default(),
             tickets: Cell::default(),
             times: RefCell::default(),
+            peers: RefCell::default(),
             is_careful: surroundings().is_careful,
             is_plain: surroundings().is_plain,
         })
@@ -334,6 +351,7 @@ impl Drop for Device {
         // stays until the process ends, as CUDA's own runtime has it: who opens the device again finds it warm.
         unsafe {
             let _ = result::stream::synchronize(self.stream);
+            *self.peers.get_mut() = None;
             for graph in self.graphs.get_mut().drain(..).filter_map(|(_, graph)| graph) {
                 let _ = result::graph::exec_destroy(graph);
             }
@@ -368,6 +386,17 @@ unsafe fn elapsed(from: sys::CUevent, to: sys::CUevent) -> Result<f64, result::D
 }
 
 impl Device {
+    /// Waits for what is queued where every command is waited for.
+    #[cfg(unix)]
+    fn watch(&self) -> Result<()> {
+        if !self.is_careful {
+            return Ok(());
+        }
+        // SAFETY: the stream is ours.
+        unsafe { result::stream::synchronize(self.stream) }
+            .map_err(|error| failed(format!("exchange numbers on `{}`", self.name), error))
+    }
+
     fn launch(&self, launch: &Launch) -> Result<()> {
         let kernel = self.kernel(launch)?;
         let doing = || described(&Command::Launch(launch.clone()));
@@ -628,6 +657,51 @@ impl Driver for Device {
         // SAFETY: the graph and the stream are ours.
         unsafe { result::graph::launch(graph, self.stream) }
             .map_err(|error| failed(format!("run a step on `{}`", self.name), error))
+    }
+
+    fn join(&self, ranks: &Arc<dyn Communicator>) -> Result<()> {
+        self.enter()?;
+        #[cfg(unix)]
+        if let Some(nccl) = Nccl::join(&**ranks)? {
+            *self.peers.borrow_mut() = Some(Peers::Nccl(nccl));
+            return Ok(());
+        }
+        *self.peers.borrow_mut() = Some(Peers::Host(Arc::clone(ranks)));
+        Ok(())
+    }
+
+    fn exchange(&self, own: Address, runs: &[Range<usize>], received: Address) -> Result<()> {
+        self.enter()?;
+        match &*self.peers.borrow() {
+            #[cfg(unix)]
+            Some(Peers::Nccl(nccl)) => {
+                nccl.exchange(own, runs, received, self.stream.cast())?;
+                self.watch()
+            }
+            Some(Peers::Host(ranks)) => peers::exchange(self, &**ranks, own, runs, received),
+            None => Err(Error::internal("an exchange of a device that was not joined")),
+        }
+    }
+
+    fn gather(&self, at: Address, cut: &Cut) -> Result<()> {
+        self.enter()?;
+        match &*self.peers.borrow() {
+            #[cfg(unix)]
+            Some(Peers::Nccl(nccl)) => {
+                nccl.gather(at, cut, self.stream.cast())?;
+                self.watch()
+            }
+            Some(Peers::Host(ranks)) => peers::gather(self, &**ranks, at, cut),
+            None => Err(Error::internal("an exchange of a device that was not joined")),
+        }
+    }
+
+    fn joined(&self) -> Option<String> {
+        match self.peers.borrow().as_ref()? {
+            #[cfg(unix)]
+            Peers::Nccl(nccl) => Some(nccl.described()),
+            Peers::Host(ranks) => Some(format!("{}, through the hosts' memory", ranks.described())),
+        }
     }
 
     fn time(&self) {

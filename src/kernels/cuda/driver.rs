@@ -2,10 +2,13 @@
 //! the kernels' sources on the CPU, for tests.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::ranks::{Communicator, Cut};
 
 /// An address in the device's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -277,6 +280,21 @@ pub trait Driver {
     /// Runs commands in order. `again`: they are expected to come again as they are, so that it pays to keep them as a
     /// graph, which is launched at once.
     fn run(&self, commands: Vec<Command>, again: bool) -> Result<()>;
+
+    /// Joins the devices of all ranks, which call this at the same time: [`Driver::exchange`] and [`Driver::gather`] then move
+    /// numbers between them, after the work before, as [`Communicator`]'s operations of these names do.
+    fn join(&self, ranks: &Arc<dyn Communicator>) -> Result<()>;
+
+    /// Sends the run `runs[r]` of the f32 at `own` to rank r, and receives every rank's run of this rank, one after the other.
+    fn exchange(&self, own: Address, runs: &[Range<usize>], received: Address) -> Result<()>;
+
+    /// Every rank's part of the words of four bytes at `at` to all.
+    fn gather(&self, at: Address, cut: &Cut) -> Result<()>;
+
+    /// How numbers travel between devices once they have been joined: `NCCL 2.27.3 (libnccl.so.2)`.
+    fn joined(&self) -> Option<String> {
+        None
+    }
 
     /// Whether products of this kind (sizes, elements, epilogue; addresses do not matter) can be done with their epilogue.
     fn fuses(&self, product: &Product) -> bool;

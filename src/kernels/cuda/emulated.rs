@@ -9,19 +9,21 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::compiler;
 use super::driver::{
     Address, Capacity, Command as Ask, DType, Driver, Epilogue, HEADER, Launch, Operand, Product, Ticket,
     Timed, Times,
 };
+use super::{compiler, peers};
 use crate::error::{Error, Kind, Result, Wrap as _};
 use crate::kernels::gemm::{Start, View, product};
+use crate::ranks::{Communicator, Cut};
 use crate::testing::repository;
 
 /// Buffers begin where the device's would: at multiples of this.
@@ -50,6 +52,8 @@ pub struct Emulated {
     limit: usize,
     /// Whether products do nothing but multiply.
     plain: bool,
+    /// The ranks that it was joined with.
+    ranks: RefCell<Option<Arc<dyn Communicator>>>,
 }
 
 /// Commands that came to be kept, and how often they came.
@@ -186,6 +190,11 @@ impl Emulated {
     #[must_use]
     pub fn graphs(&self) -> Rc<RefCell<Graphs>> {
         Rc::clone(&self.graphs)
+    }
+
+    fn joined_ranks(&self) -> Result<Arc<dyn Communicator>> {
+        let ranks = self.ranks.borrow().clone();
+        ranks.ok_or_else(|| Error::internal("an exchange of a device that was not joined"))
     }
 
     /// The bytes that were allocated at once, at most.
@@ -524,6 +533,24 @@ impl Driver for Emulated {
         });
         graphs[index].1 += 1;
         graphs[index].0.iter().try_for_each(|command| self.obey(command))
+    }
+
+    fn join(&self, ranks: &Arc<dyn Communicator>) -> Result<()> {
+        *self.ranks.borrow_mut() = Some(Arc::clone(ranks));
+        Ok(())
+    }
+
+    fn exchange(&self, own: Address, runs: &[Range<usize>], received: Address) -> Result<()> {
+        peers::exchange(self, &*self.joined_ranks()?, own, runs, received)
+    }
+
+    fn gather(&self, at: Address, cut: &Cut) -> Result<()> {
+        peers::gather(self, &*self.joined_ranks()?, at, cut)
+    }
+
+    fn joined(&self) -> Option<String> {
+        let ranks = self.ranks.borrow();
+        ranks.as_ref().map(|ranks| ranks.described())
     }
 
     fn time(&self) {

@@ -29,6 +29,9 @@ pub mod driver;
 #[cfg(all(any(test, feature = "testing"), target_os = "linux"))]
 pub mod emulated;
 pub(super) mod launch;
+#[cfg(unix)]
+pub mod nccl;
+mod peers;
 pub mod planning;
 pub mod probe;
 mod products;

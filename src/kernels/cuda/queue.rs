@@ -16,6 +16,7 @@ use std::rc::Rc;
 use super::buffer_plan::BufferPlan;
 use super::driver::{Address, Command, Driver, Ticket};
 use crate::error::Result;
+use crate::ranks::Cut;
 
 /// Where the plans' addresses begin: no device's memory lies there.
 const ARENA: u64 = 1 << 62;
@@ -258,6 +259,24 @@ impl Queue {
         self.flush(false)?;
         let at = self.state.borrow().real(at);
         self.driver.fetch(at, bytes)
+    }
+
+    /// Exchanges runs of kept memory between the ranks, after all that is queued; see [`Driver::exchange`].
+    ///
+    /// # Errors
+    /// The device or the exchange failed.
+    pub fn exchange(&self, own: Address, runs: &[Range<usize>], received: Address) -> Result<()> {
+        self.flush(true)?;
+        self.driver.exchange(own, runs, received)
+    }
+
+    /// Gathers words of kept memory from the ranks, after all that is queued; see [`Driver::gather`].
+    ///
+    /// # Errors
+    /// The device or the exchange failed.
+    pub fn gather(&self, at: Address, cut: &Cut) -> Result<()> {
+        self.flush(true)?;
+        self.driver.gather(at, cut)
     }
 
     /// Writes to kept memory, after all that is queued.

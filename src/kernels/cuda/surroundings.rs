@@ -8,6 +8,10 @@ pub const CAREFUL: &str = "MDLM_GPU_CAREFUL";
 /// The variable that has products do nothing but multiply, and kernels what epilogues would have done.
 pub const PLAIN: &str = "MDLM_GPU_PLAIN";
 
+/// The variable that names a file of NCCL to load instead of the ones that are looked for; with `none`, numbers travel
+/// between devices through the memory of their hosts.
+pub const NCCL: &str = "MDLM_NCCL";
+
 /// How the devices of a process compute, and where their code is kept.
 #[derive(Default)]
 pub struct Surroundings {
@@ -15,6 +19,8 @@ pub struct Surroundings {
     pub is_careful: bool,
     /// Whether products do nothing but multiply: see [`PLAIN`].
     pub is_plain: bool,
+    /// The file of NCCL, or `none`, where the user names one.
+    pub nccl: Option<String>,
     /// Machine code that other processes have compiled; none is kept where this is absent.
     pub code: Option<Box<dyn CodeCache>>,
 }

@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::diffusion::Objective;
+use crate::kernels::cuda::Cuda;
+use crate::kernels::cuda::driver::DType;
+use crate::kernels::cuda::emulated::Emulated;
+use crate::model::CudaLearner;
 use crate::ranks::{Alone, Communicator, Sharing, threads};
 
 /// What the first rank of a training ends with, and how the others end.
@@ -237,4 +241,95 @@ fn ranks_have_the_bits_of_one_for_a_transformer_with_dropout() {
     };
     let one = end(1, 2);
     assert!(end(2, 1) == one && end(4, 2) == one);
+}
+
+/// On emulated devices, with gradients added and exchanged there. In bf16 the working copies are those of the gathered weights.
+#[test]
+fn ranks_have_the_bits_of_one_on_emulated_devices() {
+    let shape = SHAPES.find("nano").unwrap();
+    let rows = chained_rows(shape);
+    let objective = objective(shape.vocabulary as u32 - 1);
+    let weights = model::initial(shape, Backbone::Dit, 1);
+    for element in [DType::F32, DType::Bf16] {
+        let learner = || -> Box<dyn Learner> {
+            let cuda = Cuda::new(Box::new(Emulated::default()), element);
+            Box::new(CudaLearner::<Nano>::new(cuda, Backbone::Dit, &weights).unwrap())
+        };
+        let task = |steps| Case {
+            rows: &rows,
+            objective: &objective,
+            learner: &learner,
+            config: TrainConfig {
+                steps,
+                batch: 4,
+                micro_batch: 1,
+                dropout: 0.2,
+                checkpoint_every: 1,
+                validation_every: 2,
+                ..config()
+            },
+            grains: 4,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let one = train(&task(2), 1, folder.path(), Listener::default());
+        let end = one.end.unwrap();
+        for world in [2, 4] {
+            let folder = tempfile::tempdir().unwrap();
+            let shared = train(&task(2), world, folder.path(), Listener::default());
+            assert!(shared.end.unwrap() == end, "{element:?}, {world} ranks");
+            assert!(shared.others.iter().all(Result::is_ok));
+            assert_eq!(shared.validations, one.validations);
+        }
+    }
+}
+
+/// The tree on the device, and the norm in the order of its blocks, give what the host's give, but for the order within sums.
+#[test]
+fn ranks_on_emulated_devices_follow_the_cpu() {
+    let shape = SHAPES.find("nano").unwrap();
+    let rows = chained_rows(shape);
+    let objective = objective(shape.vocabulary as u32 - 1);
+    let weights = model::initial(shape, Backbone::Dit, 1);
+    let end = |learner: &(dyn Fn() -> Box<dyn Learner> + Sync), world| {
+        let task = Case {
+            rows: &rows,
+            objective: &objective,
+            learner,
+            config: TrainConfig {
+                steps: 3,
+                batch: 4,
+                micro_batch: 1,
+                checkpoint_every: 100,
+                validation_every: 0,
+                ..config()
+            },
+            grains: 4,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        train(&task, world, folder.path(), Listener::default())
+            .end
+            .unwrap()
+    };
+    let on_cpu = end(
+        &|| {
+            let network = CpuNetwork::<Nano, _>::new(Fused::default(), Backbone::Dit, &weights).unwrap();
+            Box::new(HostLearner::new(network).unwrap())
+        },
+        1,
+    );
+    let on_device = end(
+        &|| {
+            let cuda = Cuda::new(Box::new(Emulated::default()), DType::F32);
+            Box::new(CudaLearner::<Nano>::new(cuda, Backbone::Dit, &weights).unwrap())
+        },
+        2,
+    );
+    let square = |values: &[f32]| values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+    let between = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<f32>>();
+    // Of the way that the weights have come: sums in another order.
+    let off = square(&between(&on_cpu.1, &on_device.1)) / square(&between(&on_cpu.1, &weights));
+    assert!(off.sqrt() < 2e-3, "{}", off.sqrt());
+    for (cpu, device) in on_cpu.0.log.recent.iter().zip(&on_device.0.log.recent) {
+        assert!((cpu - device).abs() < 1e-4, "{cpu:?} and {device:?}");
+    }
 }
