@@ -40,7 +40,8 @@
 //!    they need of the machine, [`weights`] reads and writes weight files. [`kernels`] do not depend on language; `cli`
 //!    alone prints.
 //! 7. `unsafe` is confined to the seam files: `kernels/seam.rs`, `kernels/cuda/compiler.rs`, `kernels/cuda/device.rs`,
-//!    `kernels/cuda/emulated.rs`, `kernels/cuda/probe.rs`, `kernels/cuda/products.rs`, `data/mapping.rs`, `memory.rs`, `ranks/mpi.rs`.
+//!    `kernels/cuda/emulated.rs`, `kernels/cuda/nccl.rs`, `kernels/cuda/probe.rs`, `kernels/cuda/products.rs`,
+//!    `data/mapping.rs`, `memory.rs`, `ranks/mpi.rs`.
 //! 8. Numbers that reach a user carry their uncertainty or say that they are exact.
 //!
 //! # Shape letters

@@ -10,7 +10,6 @@ use crate::kernels::composite::Composite;
 use crate::kernels::cuda::{self, Cuda};
 use crate::kernels::{Fused, HostBackend};
 use crate::precision::Precision;
-use crate::ranks::Sharing;
 use crate::shapes::{Backbone, Shape};
 
 /// A network of the shape and backbone on the device, with these weights in the flat order, its products in that precision.
@@ -51,21 +50,19 @@ pub fn build_learner(
     }
 }
 
-/// A learner as [`build_learner`] makes it, of a training that ranks share: on the GPU of this rank, which is that with its
-/// number among the ranks of its machine.
+/// A learner as [`build_learner`] makes it, on the GPU of the rank that has this number among those of its machine.
 ///
 /// # Errors
-/// The errors of [`build`]; the exchange failed.
-pub fn build_shared_learner(
+/// The errors of [`build`]; there are fewer GPUs.
+pub fn build_learner_of_rank(
     shape: &Shape,
     backbone: Backbone,
     device: Device,
     precision: Precision,
     weights: &[f32],
-    sharing: &Sharing,
+    local: u32,
 ) -> Result<Box<dyn Learner>> {
-    let local = sharing.ranks.local();
-    let mut learner = match device {
+    match device {
         Device::Cuda if local > 0 => {
             let cuda = gpu_of_number(shape, precision, local as usize).map_err(|error| {
                 error.or_hint(
@@ -75,9 +72,7 @@ pub fn build_shared_learner(
             build_learner_on_cuda(shape, backbone, cuda, weights)
         }
         _ => build_learner(shape, backbone, device, precision, weights),
-    }?;
-    learner.share(sharing.clone())?;
-    Ok(learner)
+    }
 }
 
 /// The network of the shape and backbone on a device, with these weights in the flat order.

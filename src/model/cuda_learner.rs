@@ -172,6 +172,10 @@ impl<A: Arch> Learner for CudaLearner<A> {
         Ok(())
     }
 
+    fn joined(&self) -> Option<String> {
+        self.network.cuda.driver().joined()
+    }
+
     fn end_grain(&mut self) -> Result<()> {
         let Some(shared) = &mut self.shared else {
             return Err(Error::internal("a grain of a batch that is not cut"));

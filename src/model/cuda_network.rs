@@ -90,7 +90,7 @@ impl<A: Arch> CudaNetwork<A> {
         self.parameters.iter().map(Parameter::range).zip(places)
     }
 
-    /// The places of what lies in a part of the flat vector.
+    /// The places of a part of the flat vector.
     fn places_within(&self, part: Range<usize>) -> impl Iterator<Item = (Range<usize>, usize)> {
         self.places().filter_map(move |(own, place)| {
             let within = own.start.max(part.start)..own.end.min(part.end);

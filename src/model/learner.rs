@@ -99,6 +99,11 @@ pub trait Learner {
     /// Fails, too, for a batch that does not fit the shape (an internal error: callers check what users write).
     fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<()>;
 
+    /// How numbers travel between the devices of ranks, where they do not travel through the hosts alone.
+    fn joined(&self) -> Option<String> {
+        None
+    }
+
     /// Ends a grain: what was accumulated since the last one is its gradient and its loss. Called after each of the grains that
     /// are this rank's, if a batch has more than one.
     fn end_grain(&mut self) -> Result<()>;

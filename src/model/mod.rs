@@ -27,7 +27,7 @@ use crate::kernels::{Constants, Dropout, Loss, Pattern, ReadoutRequest, VocabSup
 use crate::shapes::{Backbone, Shape};
 use chain::HostChain;
 
-pub use build::{build, build_learner, build_learner_on_cuda, build_on_cuda, build_shared_learner};
+pub use build::{build, build_learner, build_learner_of_rank, build_learner_on_cuda, build_on_cuda};
 pub use chain::{Action, Chain, Guidance, LogitEdits, RepetitionPenalty, Request};
 pub use cpu_network::CpuNetwork;
 pub use cuda_learner::CudaLearner;

@@ -85,7 +85,6 @@ impl Run for Train {
             objective,
             model,
             mut learner,
-            settings,
         } = ReadyTraining::new(self, context.seed, context.device, (input, init), &sharing)?;
         if held_out.is_empty() {
             context.warn("there are no validation rows: the training is not validated");
@@ -94,6 +93,16 @@ impl Run for Train {
             init::check_run(artifact, self, context)?;
         }
         let history = history(self, &model, (&rows, &held_out), init)?;
+        if sharing.is_shared() {
+            // From here on the others wait for this rank, which may not fail without them.
+            follow::call(self, context, (input, init))?;
+        }
+        let settings =
+            share(self, context.seed, &*objective, &mut *learner, &sharing).inspect_err(|error| {
+                sharing
+                    .ranks
+                    .abandon(&error.to_string(), error.kind().exit_code())
+            })?;
         let micro_batch = settings.micro_batch;
         let scored = model.is_first_token_given();
         let mut watcher = Watcher {
@@ -121,9 +130,6 @@ impl Run for Train {
             sharing: sharing.clone(),
             cancel: context.cancel,
         };
-        if sharing.is_shared() {
-            follow::call(self, context, (input, init))?;
-        }
         let waited = exchanged();
         let trained = job.run(&mut *learner, &mut watcher)?;
         let waited = exchanged().saturating_sub(waited);
@@ -152,6 +158,7 @@ impl Run for Train {
                 "world": sharing.ranks.rank().world,
                 "grains": self.grains,
                 "communicator": sharing.ranks.described(),
+                "devices": learner.joined(),
                 "exchange": share,
             });
             outcome.provenance.insert("ranks".to_owned(), facts);
@@ -206,7 +213,6 @@ struct ReadyTraining {
     objective: Box<dyn Objective>,
     model: ModelInfo,
     learner: Box<dyn Learner>,
-    settings: TrainConfig,
 }
 
 impl ReadyTraining {
@@ -241,20 +247,32 @@ impl ReadyTraining {
             Some(artifact) => init::weights(artifact, config, &model)?,
             None => model::initial(shape, backbone, seed),
         };
-        let mut learner =
-            model::build_shared_learner(shape, backbone, device, config.precision, &initial, sharing)?;
-        drop(initial);
-        let workload = workload(&config.objective, &*objective);
-        let settings = train_config(config, &mut *learner, workload, seed)?;
+        let local = sharing.ranks.local();
+        let learner =
+            model::build_learner_of_rank(shape, backbone, device, config.precision, &initial, local)?;
         Ok(Self {
             rows,
             held_out,
             objective,
             model,
             learner,
-            settings,
         })
     }
+}
+
+/// Joins the learners of all ranks, which call this at the same time, and chooses the micro-batch.
+///
+/// # Errors
+/// The devices cannot be joined, or a micro-batch does not fit one.
+fn share(
+    config: &Train,
+    seed: u64,
+    objective: &dyn Objective,
+    learner: &mut dyn Learner,
+    sharing: &Sharing,
+) -> Result<TrainConfig> {
+    learner.share(sharing.clone())?;
+    train_config(config, learner, workload(&config.objective, objective), seed)
 }
 
 /// Refuses a world that cannot share the batches.

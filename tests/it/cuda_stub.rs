@@ -242,7 +242,11 @@ fn ranks_on_two_devices_of_the_cuda_stub_have_the_bits_of_one() {
         assert_eq!(machine.calls("bytes between devices"), 0);
         assert_eq!(train(&["--ranks", "2"], &[two]), one, "{precision}");
         assert!(machine.calls("bytes between devices") > 0);
-        assert_eq!(train(&["--ranks", "2"], &[two, ("MDLM_NCCL", "none")]), one, "{precision}");
+        assert_eq!(
+            train(&["--ranks", "2"], &[two, ("MDLM_NCCL", "none")]),
+            one,
+            "{precision}"
+        );
         assert_eq!(machine.calls("bytes between devices"), 0);
     }
     // More ranks than GPUs.
@@ -254,5 +258,8 @@ fn ranks_on_two_devices_of_the_cuda_stub_have_the_bits_of_one() {
     let wrong = [("CUDA_STUB_DEVICES", "2"), ("MDLM_NCCL", "/nowhere/libnccl.so.2")];
     let output = machine.run(&[&settings[..], &["--ranks", "2"]].concat(), &wrong);
     let talk = String::from_utf8_lossy(&output.stderr);
-    assert!(talk.contains("/nowhere/libnccl.so.2") && talk.contains("MDLM_NCCL"), "{talk}");
+    assert!(
+        talk.contains("/nowhere/libnccl.so.2") && talk.contains("MDLM_NCCL"),
+        "{talk}"
+    );
 }

@@ -200,11 +200,12 @@ fn layers_that_compute_do_no_io() {
         "memmap2",
         "tempfile",
     ];
-    /// Files that load libraries of the system's at run time: CUDA's driver, NVRTC and cublasLt. The libraries read files and
+    /// Files that load libraries of the system's at run time: CUDA's driver, NVRTC, cublasLt and NCCL. The libraries read files and
     /// variables as they start (LD_LIBRARY_PATH, CUDA_VISIBLE_DEVICES), and a device is asked what it is.
-    const LOADS_LIBRARIES: [&str; 4] = [
+    const LOADS_LIBRARIES: [&str; 5] = [
         "kernels/cuda/compiler.rs",
         "kernels/cuda/device.rs",
+        "kernels/cuda/nccl.rs",
         "kernels/cuda/probe.rs",
         "kernels/cuda/products.rs",
     ];

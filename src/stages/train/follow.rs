@@ -123,10 +123,17 @@ fn take_part(
                 "all ranks read the store under the same path: it has to be shared between their machines",
             )
         })?;
+    let settings = super::share(
+        &job.settings,
+        job.seed,
+        &*ready.objective,
+        &mut *ready.learner,
+        &sharing,
+    )?;
     let trainer = Trainer {
         rows: &ready.rows,
         objective: &*ready.objective,
-        config: ready.settings.clone(),
+        config: settings,
         checkpoints: &CheckpointManager::default(),
         sharing,
         cancel,
