@@ -11,9 +11,13 @@ use crate::cli::render::table::paragraph;
 use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::shown;
 use mdlm::error::{Error, Result};
+#[cfg(unix)]
+use mdlm::kernels::cuda::nccl;
 #[cfg(test)]
 use mdlm::kernels::cuda::support::{Compiler, Installed};
 use mdlm::kernels::cuda::support::{CudaSupport, Detected, Gpu, GpuHolder, Unsupported, Version};
+#[cfg(unix)]
+use mdlm::kernels::cuda::surroundings::NCCL;
 use mdlm::kernels::simd;
 use mdlm::model::Device;
 use mdlm::numbers::{bytes, count};
@@ -76,6 +80,8 @@ struct DoctorReport {
     kernels: Option<Kernels>,
     /// The library through which `--ranks` talks.
     mpi: MpiReport,
+    /// The library through which the GPUs of ranks talk.
+    nccl: NcclReport,
     /// Of a GPU that can be used: whether it computes what the CPU does.
     self_test: Option<SelfTestReport>,
     /// What the environment asks for where the command line does not.
@@ -100,6 +106,15 @@ struct MpiReport {
     fault: Option<String>,
     /// The launcher that has started this process as one of several.
     launcher: Option<String>,
+}
+
+/// NCCL.
+#[derive(Default, Serialize)]
+struct NcclReport {
+    /// Its version, and its file.
+    library: Option<String>,
+    /// Why the stated one cannot be used.
+    fault: Option<String>,
 }
 
 /// A part of CUDA.
@@ -216,6 +231,7 @@ fn report(support: &CudaSupport, result: Option<&SelfTest>, store: &Store) -> Do
         cublaslt: of_library(support, &support.products, |version| *version),
         kernels: system::kernel_folder().map(|folder| of_kernels(&folder)),
         mpi: of_mpi(),
+        nccl: of_nccl(),
         verdict: verdict(support, self_test.as_ref()),
         self_test,
         stated_device: environment::variable("MDLM_DEVICE"),
@@ -271,6 +287,19 @@ fn of_mpi() -> MpiReport {
         launcher,
         fault: found.as_ref().err().map(ToString::to_string),
         library: found.ok(),
+    }
+}
+
+fn of_nccl() -> NcclReport {
+    #[cfg(unix)]
+    let found = nccl::find(environment::variable(NCCL).as_deref());
+    #[cfg(unix)]
+    let found = found.map(|found| found.map(|library| library.described()));
+    #[cfg(not(unix))]
+    let found: Result<Option<String>> = Ok(None);
+    NcclReport {
+        fault: found.as_ref().err().map(ToString::to_string),
+        library: found.ok().flatten(),
     }
 }
 
@@ -471,6 +500,8 @@ fn machine_rows(report: &DoctorReport) -> Vec<(String, String)> {
         (report.mpi.launcher.as_ref()).map_or_else(String::new, |launcher| format!("; {launcher}"));
     let library = report.mpi.library.as_deref().unwrap_or("not found");
     rows.push(row("MPI", format!("{library}{launcher}")));
+    let nccl = (report.nccl.library.as_ref()).or(report.nccl.fault.as_ref());
+    rows.push(row("NCCL", nccl.map_or("not found", |words| words).to_owned()));
     rows
 }
 
@@ -604,6 +635,10 @@ mod tests {
                 library: Some("Open MPI 4.1.4 (libmpi.so.40)".to_owned()),
                 ..MpiReport::default()
             },
+            nccl: NcclReport {
+                library: Some("NCCL 2.27.3 (libnccl.so.2)".to_owned()),
+                fault: None,
+            },
             kernels: Some(Kernels {
                 path: "/home/me/.cache/mdlm/kernels".to_owned(),
                 files: 12,
@@ -640,6 +675,8 @@ mod tests {
         vectors    AVX-512; with AVX512-BF16, bf16 is faster than f32
         memory     137 GB, 107 GB of it available
         store      .mdlm: its file system keeps locks
+        MPI        Open MPI 4.1.4 (libmpi.so.40)
+        NCCL       NCCL 2.27.3 (libnccl.so.2)
         driver     580.65.06, for CUDA up to 13.0
         GPU 0      NVIDIA H100 80GB HBM3: compute capability 9.0 (sm_90a), 132
                    multiprocessors, 84.0 GB free of 85.0 GB; used by process 7 (mdlm run
@@ -662,7 +699,7 @@ mod tests {
     fn doctor_of_a_gpu_that_has_not_passed_the_self_test() {
         let last = |result: SelfTest| {
             let text = described_of(&well(), &result);
-            text.lines().skip(14).collect::<Vec<_>>().join("\n")
+            text.lines().skip(16).collect::<Vec<_>>().join("\n")
         };
         insta::assert_snapshot!(last(SelfTest::Busy), @r"
         self-test  not run while another process uses the GPU
@@ -688,7 +725,7 @@ mod tests {
             driver.cuda = Version { major: 12, minor: 4 };
         }
         support.products = Detected::Absent;
-        let cuda = described(&support).lines().skip(7).collect::<Vec<_>>().join("\n");
+        let cuda = described(&support).lines().skip(9).collect::<Vec<_>>().join("\n");
         insta::assert_snapshot!(cuda, @r"
         driver     580.65.06, for CUDA up to 12.4
         GPU 0      NVIDIA H100 80GB HBM3: compute capability 9.0 (sm_90a), 132
@@ -709,7 +746,7 @@ mod tests {
     fn doctor_of_a_machine_without_cuda() {
         let cuda = described(&CudaSupport::nothing())
             .lines()
-            .skip(7)
+            .skip(9)
             .collect::<Vec<_>>()
             .join("\n");
         insta::assert_snapshot!(cuda, @r"
