@@ -6,10 +6,7 @@ use super::{GradientNorm, Parameter};
 use crate::error::Result;
 use crate::kernels::adamw::cpu::Chunks;
 use crate::kernels::profile::{self, Part};
-use crate::ranks::{Cut, GrainTree, Sharing, fold};
-
-/// Elements of each rank's part that travel at a time, so that what is received takes little memory: 4 MB a rank.
-const PIECE: usize = 1 << 20;
+use crate::ranks::{Cut, GrainTree, PIECE, Sharing, fold};
 
 /// The sum of the gradients of a batch's grains, and of their losses.
 pub struct Grains {

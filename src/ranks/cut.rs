@@ -4,6 +4,9 @@ use std::ops::Range;
 
 use super::Rank;
 
+/// Elements of each rank's part that travel at a time, so that what is received takes little memory: 4 MB a rank.
+pub const PIECE: usize = 1 << 20;
+
 /// One part of a vector for each rank, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {

@@ -24,7 +24,7 @@ pub mod threads;
 mod tree;
 
 pub use alone::Alone;
-pub use cut::Cut;
+pub use cut::{Cut, PIECE};
 pub use tree::{GrainTree, fold};
 
 /// One of the processes that share every step of a training.

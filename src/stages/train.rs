@@ -154,13 +154,16 @@ impl Run for Train {
                 .figures
                 .push(("ranks".to_owned(), sharing.ranks.rank().world.to_string()));
             let share = waited.as_secs_f64() / trained.seconds.max(f64::MIN_POSITIVE);
-            let facts = json!({
+            let mut facts = json!({
                 "world": sharing.ranks.rank().world,
                 "grains": self.grains,
                 "communicator": sharing.ranks.described(),
-                "devices": learner.joined(),
-                "exchange": share,
             });
+            // Devices exchange in their streams, whose time the host does not see.
+            match learner.joined() {
+                Some(devices) => facts["devices"] = devices.into(),
+                None => facts["exchange"] = share.into(),
+            }
             outcome.provenance.insert("ranks".to_owned(), facts);
         }
         Ok(outcome)

@@ -122,17 +122,23 @@ impl Cuda {
         Ok(())
     }
 
-    /// Queues a kernel of one thread, with a number as its last argument.
-    pub(super) fn one_thread(&self, kernel: &'static str, arguments: &[Argument], number: u32) {
+    /// Queues a kernel of one block.
+    pub(super) fn one_block(
+        &self,
+        kernel: &'static str,
+        threads: usize,
+        shared: usize,
+        arguments: Vec<Argument>,
+    ) {
         self.queue.push(Command::Launch(Launch {
             kernels: Operation::AdamW.kernels(),
             kernel,
             element: self.element,
             constants: vec![("EACH", Value::Whole(EACH_OF_NORM))],
             grid: [1, 1, 1],
-            threads: 32,
-            shared: 0,
-            arguments: [arguments, &[Argument::Number(number)]].concat(),
+            threads,
+            shared,
+            arguments,
         }));
     }
 
@@ -194,16 +200,8 @@ impl Cuda {
             optimizer.control.at(),
             optimizer.outcome.at(),
         ];
-        self.queue.push(Command::Launch(Launch {
-            kernels: Operation::AdamW.kernels(),
-            kernel: "decide",
-            element: self.element,
-            constants: vec![("EACH", Value::Whole(EACH_OF_NORM))],
-            grid: [1, 1, 1],
-            threads: THREADS,
-            shared: THREADS * size_of::<f64>(),
-            arguments: [&[Argument::At(partial), count], &at.map(Argument::At)[..]].concat(),
-        }));
+        let arguments = [&[Argument::At(partial), count], &at.map(Argument::At)[..]].concat();
+        self.one_block("decide", THREADS, THREADS * size_of::<f64>(), arguments);
     }
 
     /// Queues the update of the optimizer's part by the gradient of all, which is left zero in that part.

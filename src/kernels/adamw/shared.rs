@@ -11,10 +11,8 @@ use crate::error::Result;
 use crate::kernels::cuda::driver::{Address, Argument, Command, DType, Ticket};
 use crate::kernels::cuda::weights::Allocation;
 use crate::kernels::cuda::{Cuda, Gradients};
-use crate::ranks::{Cut, Sharing};
+use crate::ranks::{Cut, PIECE, Sharing};
 
-/// Elements of each rank's part that travel at a time, so that what is received takes little memory: 4 MB a rank.
-const PIECE: usize = 1 << 20;
 /// Bytes of an f64.
 const DOUBLE: usize = size_of::<f64>();
 
@@ -170,7 +168,9 @@ impl Cuda {
         }
         let settings = self.settings(adam, update, clip);
         let at = [shared.losses.at(), optimizer.totals.at()].map(Argument::At);
-        self.one_thread("fold_losses", &at, grains);
+        let arguments = [&at[..], &[Argument::Number(grains)]].concat();
+        // One warp, of which a thread works.
+        self.one_block("fold_losses", 32, 0, arguments);
         self.decide(
             optimizer,
             shared.partials.at(),

@@ -26,6 +26,10 @@ const FILES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 /// Time for all ranks to join, and for a call to be taken.
 const DEADLINE: Duration = Duration::from_secs(300);
 
+/// Time for which a call is asked for again and again, and the pause between questions after that.
+const SPIN: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// ncclSuccess and ncclInProgress.
 const SUCCESS: c_int = 0;
 const IN_PROGRESS: c_int = 7;
@@ -235,7 +239,12 @@ impl Nccl {
                 ))
                 .hint("see whether all ranks are alive, and whether their machines reach each other (NCCL_SOCKET_IFNAME)"));
             }
-            std::thread::yield_now();
+            // A group is taken within microseconds; ranks may come minutes after each other.
+            if start.elapsed() < SPIN {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(PAUSE);
+            }
             // SAFETY: the communicator is there once a call with it is in progress.
             let asked = unsafe { (self.library.functions.state)(self.comm, &raw mut code) };
             if asked != SUCCESS {

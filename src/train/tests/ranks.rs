@@ -243,42 +243,51 @@ fn ranks_have_the_bits_of_one_for_a_transformer_with_dropout() {
     assert!(end(2, 1) == one && end(4, 2) == one);
 }
 
-/// On emulated devices, with gradients added and exchanged there. In bf16 the working copies are those of the gathered weights.
+/// How a training of the smallest network ends, of batches of four rows in four grains; each rank has a learner of its own.
+fn nano(learner: &(dyn Fn() -> Box<dyn Learner> + Sync), world: u32, config: TrainConfig) -> SharedRun {
+    let shape = SHAPES.find("nano").unwrap();
+    let (rows, objective) = (chained_rows(shape), objective(shape.vocabulary as u32 - 1));
+    let task = Case {
+        rows: &rows,
+        objective: &objective,
+        learner,
+        config: TrainConfig {
+            batch: 4,
+            micro_batch: 1,
+            ..config
+        },
+        grains: 4,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let shared = train(&task, world, folder.path(), Listener::default());
+    assert!(shared.others.iter().all(Result::is_ok), "{:?}", shared.others);
+    shared
+}
+
+fn on_emulated_device(element: DType, weights: &[f32]) -> Box<dyn Learner> {
+    let cuda = Cuda::new(Box::new(Emulated::default()), element);
+    Box::new(CudaLearner::<Nano>::new(cuda, Backbone::Dit, weights).unwrap())
+}
+
+/// Gradients are added and exchanged on the devices. In bf16 the working copies are those of the gathered weights.
 #[test]
 fn ranks_have_the_bits_of_one_on_emulated_devices() {
-    let shape = SHAPES.find("nano").unwrap();
-    let rows = chained_rows(shape);
-    let objective = objective(shape.vocabulary as u32 - 1);
-    let weights = model::initial(shape, Backbone::Dit, 1);
+    let weights = model::initial(SHAPES.find("nano").unwrap(), Backbone::Dit, 1);
     for element in [DType::F32, DType::Bf16] {
-        let learner = || -> Box<dyn Learner> {
-            let cuda = Cuda::new(Box::new(Emulated::default()), element);
-            Box::new(CudaLearner::<Nano>::new(cuda, Backbone::Dit, &weights).unwrap())
+        let config = TrainConfig {
+            steps: 2,
+            dropout: 0.2,
+            checkpoint_every: 1,
+            validation_every: 2,
+            ..config()
         };
-        let task = |steps| Case {
-            rows: &rows,
-            objective: &objective,
-            learner: &learner,
-            config: TrainConfig {
-                steps,
-                batch: 4,
-                micro_batch: 1,
-                dropout: 0.2,
-                checkpoint_every: 1,
-                validation_every: 2,
-                ..config()
-            },
-            grains: 4,
-        };
-        let folder = tempfile::tempdir().unwrap();
-        let one = train(&task(2), 1, folder.path(), Listener::default());
-        let end = one.end.unwrap();
+        let run = |world| nano(&|| on_emulated_device(element, &weights), world, config.clone());
+        let one = run(1);
+        let (end, validations) = (one.end.unwrap(), one.validations);
         for world in [2, 4] {
-            let folder = tempfile::tempdir().unwrap();
-            let shared = train(&task(2), world, folder.path(), Listener::default());
+            let shared = run(world);
             assert!(shared.end.unwrap() == end, "{element:?}, {world} ranks");
-            assert!(shared.others.iter().all(Result::is_ok));
-            assert_eq!(shared.validations, one.validations);
+            assert_eq!(shared.validations, validations);
         }
     }
 }
@@ -286,44 +295,21 @@ fn ranks_have_the_bits_of_one_on_emulated_devices() {
 /// The tree on the device, and the norm in the order of its blocks, give what the host's give, but for the order within sums.
 #[test]
 fn ranks_on_emulated_devices_follow_the_cpu() {
-    let shape = SHAPES.find("nano").unwrap();
-    let rows = chained_rows(shape);
-    let objective = objective(shape.vocabulary as u32 - 1);
-    let weights = model::initial(shape, Backbone::Dit, 1);
-    let end = |learner: &(dyn Fn() -> Box<dyn Learner> + Sync), world| {
-        let task = Case {
-            rows: &rows,
-            objective: &objective,
-            learner,
-            config: TrainConfig {
-                steps: 3,
-                batch: 4,
-                micro_batch: 1,
-                checkpoint_every: 100,
-                validation_every: 0,
-                ..config()
-            },
-            grains: 4,
-        };
-        let folder = tempfile::tempdir().unwrap();
-        train(&task, world, folder.path(), Listener::default())
-            .end
-            .unwrap()
+    let weights = model::initial(SHAPES.find("nano").unwrap(), Backbone::Dit, 1);
+    let config = TrainConfig {
+        steps: 3,
+        checkpoint_every: 100,
+        validation_every: 0,
+        ..config()
     };
-    let on_cpu = end(
-        &|| {
-            let network = CpuNetwork::<Nano, _>::new(Fused::default(), Backbone::Dit, &weights).unwrap();
-            Box::new(HostLearner::new(network).unwrap())
-        },
-        1,
-    );
-    let on_device = end(
-        &|| {
-            let cuda = Cuda::new(Box::new(Emulated::default()), DType::F32);
-            Box::new(CudaLearner::<Nano>::new(cuda, Backbone::Dit, &weights).unwrap())
-        },
-        2,
-    );
+    let on_cpu = || -> Box<dyn Learner> {
+        let network = CpuNetwork::<Nano, _>::new(Fused::default(), Backbone::Dit, &weights).unwrap();
+        Box::new(HostLearner::new(network).unwrap())
+    };
+    let on_cpu = nano(&on_cpu, 1, config.clone()).end.unwrap();
+    let on_device = nano(&|| on_emulated_device(DType::F32, &weights), 2, config)
+        .end
+        .unwrap();
     let square = |values: &[f32]| values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
     let between = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<f32>>();
     // Of the way that the weights have come: sums in another order.
